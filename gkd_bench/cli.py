@@ -1,0 +1,94 @@
+"""Console script ``gkd-bench``. Every command imports what it needs when it runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gkd_bench import __version__
+from gkd_bench.errors import ConfigError, GkdBenchError
+from gkd_bench.registry import DOMAINS
+
+if TYPE_CHECKING:
+    from gkd_bench.config.schema import Prepare
+
+EXIT_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 success, 2 a mistake of the user or of the data."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["sweep"]:
+            return _sweep(arguments[1:])
+        options = _parser().parse_args(arguments)
+        return _check_data(options)
+    except GkdBenchError as error:
+        print(f"gkd-bench: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    """Run the main job with its own options (also ``python -m gkd_bench.sweep``)."""
+    from gkd_bench import sweep
+
+    return int(sweep.main(list(arguments)) or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gkd-bench", description="Generalizable Knowledge Distillation as a leak-free source x target benchmark."
+    )
+    parser.add_argument("--version", action="version", version=f"gkd-bench {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("sweep", help="run a sweep file: train, search, score, report", add_help=False)
+    data = commands.add_parser("data", help="look at the data sets").add_subparsers(
+        dest="data_command", required=True, metavar="COMMAND"
+    )
+    check = data.add_parser("check", help="verify files, sizes, labels and splits; write contact sheets")
+    check.add_argument("file", nargs="?", type=Path, help="sweep file that names the domains and how they are prepared")
+    check.add_argument("--profile", help="profile of the sweep file")
+    check.add_argument("--domains", nargs="+", metavar="NAME", help=f"instead of a file: {', '.join(DOMAINS)}")
+    check.add_argument("--root", type=Path, help="folder of the data sets (default: the file's, or GKD_DATA_ROOT)")
+    check.add_argument("--out", type=Path, default=Path("results/data_check"), help="folder for the pictures")
+    return parser
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    """``gkd-bench data check``: the exit code is 2 when a domain cannot be used."""
+    names, root, settings = _what_to_check(options)
+    unknown = [name for name in names if name not in DOMAINS]
+    if unknown:
+        from gkd_bench.config.problems import not_one_of
+
+        lines = [f"--domains: {not_one_of(name, 'domain', list(DOMAINS))}" for name in unknown]
+        raise ConfigError(lines, "the command line")
+    from gkd_bench.data.check import check_domains
+
+    report = check_domains(names, root, settings, options.out)
+    print(report.text())
+    return 0 if report.ok else EXIT_ERROR
+
+
+def _what_to_check(options: argparse.Namespace) -> tuple[Sequence[str], Path | None, Prepare]:
+    """Domains, their folder and their preparation: from the sweep file, or names with the default preparation."""
+    from gkd_bench.config.load import load_sweep
+    from gkd_bench.config.schema import Prepare
+
+    if options.file is not None:
+        overrides = [f"data.root={json.dumps(str(options.root))}"] if options.root else []
+        data = load_sweep(options.file, options.profile, overrides).sweep.data
+        return options.domains or data.domains, Path(data.root) if data.root else None, data.prepare
+    if not options.domains:
+        raise ConfigError(["give a sweep file, or --domains NAME ..."], "the command line")
+    root = options.root or os.environ.get("GKD_DATA_ROOT")
+    return options.domains, Path(root) if root else None, Prepare()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

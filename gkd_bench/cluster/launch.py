@@ -1,0 +1,42 @@
+"""Opens the engine that a sweep asks for, with its way to run a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gkd_bench.cluster.engine import Engine, HasKey, load_runner
+from gkd_bench.cluster.inprocess import InProcessEngine
+from gkd_bench.cluster.ray_engine import Places
+from gkd_bench.cluster.search import FinishedTrial, Study
+from gkd_bench.cluster.tune_search import Job, run_study_inprocess, run_study_on_ray
+from gkd_bench.config.schema import Compute
+from gkd_bench.stages.monitor import Workplace
+
+RunStudy = Callable[[Study, Job, Any], FinishedTrial | None]
+
+
+@contextmanager
+def open_engine(
+    compute: Compute, places: Places, has: HasKey, concurrency: int = 1
+) -> Iterator[tuple[Engine, RunStudy]]:
+    """The engine named by ``compute.engine``, closed at the end; with it, what runs a study on it.
+
+    Args:
+        compute: engine, pools, retries.
+        places: folders and stage runner.
+        has: whether the store has a key.
+        concurrency: trials that run at once.
+    """
+    if compute.engine == "inprocess":
+        threads = compute.pools[0].cpus
+        place = Workplace(places.store, places.cache, places.data_root, "cpu", threads=threads)
+        with InProcessEngine(load_runner(places.runner), place, has) as engine:
+            yield engine, run_study_inprocess
+        return
+    from gkd_bench.cluster.ray_engine import RayEngine
+    from gkd_bench.cluster.session import RaySession
+
+    with RaySession(compute, concurrency) as session, RayEngine(session, compute, places, has) as ray_engine:
+        yield ray_engine, run_study_on_ray

@@ -1,0 +1,134 @@
+"""The live view of a sweep: one panel that redraws itself, or a plain line now and then when nobody watches a terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gkd_bench.cluster.messages import RunningStage, Snapshot
+
+DRAW_SECONDS = 1.0
+LINE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """Where the search is: trials ended and planned over all studies, and the best value so far, if any."""
+
+    done: int = 0
+    total: int = 0
+    best: float | None = None
+    label: str = ""
+
+
+class LiveView:
+    """Draws what the engine does, from a thread of its own. A context manager."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        search: Callable[[], SearchStatus] = SearchStatus,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is drawn before the ``with`` block.
+
+        Args:
+            snapshot: of an engine; called about once a second.
+            search: where the search is; called as often.
+            console: where to draw; none = standard output.
+            clock: seconds.
+        """
+        self._snapshot, self._search, self._clock = snapshot, search, clock
+        self._console = console or Console()
+        self._begun = clock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="gkd-progress", daemon=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing and leave the terminal as it was."""
+        self._ended.set()
+        self._thread.join(5 * DRAW_SECONDS)
+
+    def _loop(self) -> None:
+        if self._console.is_terminal:
+            with self._live:
+                self._repeat(DRAW_SECONDS, lambda: self._live.update(self.render(), refresh=True))
+        else:
+            self._repeat(LINE_SECONDS, lambda: self._console.print(self.line(), highlight=False, soft_wrap=True))
+
+    def _repeat(self, seconds: float, draw: Callable[[], None]) -> None:
+        while not self._ended.wait(seconds):
+            draw()
+
+    def line(self) -> str:
+        """Everything in one line."""
+        snapshot, search = self._snapshot(), self._search()
+        stages = [_stage_line(stage) for stage in snapshot.running]
+        return " | ".join([*self._headline(snapshot, search), *stages])
+
+    def render(self) -> RenderableType:
+        """The panel: headline, then one row per running stage."""
+        snapshot, search = self._snapshot(), self._search()
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("stage", "epoch", "steps/s", "left", "last validation"):
+            table.add_column(title, justify="left" if title in ("stage", "last validation") else "right")
+        for stage in snapshot.running:
+            table.add_row(*_cells(stage))
+        return Group(Text(" | ".join(self._headline(snapshot, search)), style="bold"), table)
+
+    def _headline(self, snapshot: Snapshot, search: SearchStatus) -> list[str]:
+        counts = snapshot.counts
+        ended = counts.get("done", 0) + counts.get("cached", 0)
+        waiting = counts.get("waiting", 0) + counts.get("ready", 0)
+        alive = sum(group.starts > 0 for group in snapshot.groups)
+        parts = [duration(self._clock() - self._begun), f"stages {ended} done, {len(snapshot.running)} running, {waiting} waiting"]
+        if counts.get("failed"):
+            parts.append(f"{counts['failed']} failed")
+        if search.total:
+            parts.append(f"{search.label or 'trials'} {search.done}/{search.total}")
+        if search.best is not None:
+            parts.append(f"best {search.best:.4f}")
+        return [*parts, f"groups {alive}" if alive else "worker groups are starting"]
+
+
+def duration(seconds: float) -> str:
+    """``59 s``, ``12:05`` (minutes), ``3:07:00`` (hours)."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def seconds_left(stage: RunningStage) -> float | None:
+    """Seconds until the stage ends at its present rate, or none while that is unknown."""
+    return (stage.total - stage.done) / stage.rate if stage.rate > 0 else None
+
+
+def _cells(stage: RunningStage) -> tuple[str, str, str, str, str]:
+    left = seconds_left(stage)
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in list(stage.metrics.items())[:3])
+    epoch = f"{stage.epoch}/{stage.epochs}" if stage.epochs else ""
+    return stage.name, epoch, f"{stage.rate:.1f}" if stage.rate else "", "" if left is None else duration(left), metrics
+
+
+def _stage_line(stage: RunningStage) -> str:
+    name, epoch, rate, left, metrics = _cells(stage)
+    parts = [f"epoch {epoch}" if epoch else "", f"{rate} steps/s" if rate else "", f"{left} left" if left else "", metrics]
+    return ", ".join([name, *(part for part in parts if part)])

@@ -1,0 +1,172 @@
+"""A Ray session for one sweep: the environment set before Ray is imported, a local Ray or a running cluster, checks.
+
+No placement-group watchdog is needed: worker groups keep their placement groups until the session ends, and a group that
+cannot start ends the session with an error. What Ray does need is its dashboard, for the clean-up of such groups.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gkd_bench.cluster.broker import NAMESPACE
+from gkd_bench.config.schema import Compute
+from gkd_bench.errors import ClusterError
+
+TRIAL_CPUS = 0.1  # a trial only listens; a whole CPU each would starve the workers (two trials on two CPUs: for ever)
+OBJECT_STORE_BYTES = 256 * 2**20
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+    "DO_NOT_TRACK": "1",
+}
+"""Set unless the user set them: quiet, no files and no calls that nobody asked for, Ctrl-C left to the sweep."""
+
+
+def prepare_environment(local: bool) -> None:
+    """Set ``ENVIRONMENT``, where unset; has to run before Ray is imported.
+
+    A local Ray asks for its token, since Ray binds to the machine's own address; a running cluster decides for itself.
+    """
+    settings = {**ENVIRONMENT, **({"RAY_AUTH_MODE": "token"} if local else {})}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def needed_resources(compute: Compute, concurrency: int) -> dict[str, float]:
+    """CPUs and GPUs of all groups and of ``concurrency`` trials at once."""
+    pools = compute.pools
+    cpus = sum(pool.groups * pool.workers * pool.cpus for pool in pools)
+    gpus = sum(pool.groups * pool.workers * pool.gpus for pool in pools)
+    return {"CPU": cpus + TRIAL_CPUS * concurrency, "GPU": gpus}
+
+
+def missing_resources(needed: Mapping[str, float], present: Mapping[str, float]) -> list[str]:
+    """One line per resource of which there is too little."""
+    return [
+        f"{name}: {amount:g} needed, {present.get(name, 0.0):g} there"
+        for name, amount in needed.items()
+        if amount > present.get(name, 0.0) + 1e-9
+    ]
+
+
+def ensure_dashboard(seconds: float = 20.0) -> None:
+    """Check that Ray's state API answers. Without it the placement groups of stopped runs are never given back.
+
+    Raises:
+        ClusterError: it does not answer within ``seconds``.
+    """
+    from ray.util.state import list_actors
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            list_actors(limit=1, timeout=5)
+            return
+        except Exception as error:
+            if time.monotonic() > deadline:
+                advice = "start Ray with its dashboard (pip install 'ray[default]', include_dashboard=True)"
+                raise ClusterError(f"Ray's dashboard does not answer ({error}); {advice}") from error
+            time.sleep(0.5)
+
+
+class RaySession:
+    """Joins a running Ray (``compute.address``, ``RAY_ADDRESS``) or starts one on this machine. A context manager."""
+
+    def __init__(
+        self, compute: Compute, concurrency: int = 1, num_cpus: int | None = None, folder: Path | None = None
+    ) -> None:
+        """Nothing is started before the ``with`` block.
+
+        Args:
+            compute: address and pools.
+            concurrency: trials that run at once.
+            num_cpus: CPUs that a local Ray counts with; none = the machine's, or as many as the pools ask for if more.
+            folder: for Ray Train's and Tune's own files; on several nodes a shared one. None = a temporary folder.
+        """
+        self._compute, self._concurrency, self._num_cpus, self._given = compute, concurrency, num_cpus, folder
+        self._address = compute.address or os.environ.get("RAY_ADDRESS")
+        self._started = False
+        self.folder = Path()
+
+    def __enter__(self) -> Self:
+        """Start or join. Raises ClusterError when a local Ray lacks what the pools need, or has no dashboard."""
+        prepare_environment(local=self._address is None)
+        import ray
+
+        self.folder = self._given or Path(tempfile.mkdtemp(prefix="gkd_bench_ray_"))
+        if not ray.is_initialized():
+            self._start()
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        import ray
+
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
+        try:
+            if self._address is not None:
+                ray.init(address=self._address, **quiet)
+            else:
+                ray.init(**self._local_options(), **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            what = f"joined at {self._address}" if self._address else "started"
+            raise ClusterError(f"Ray cannot be {what}: {error}") from error
+        self._started = True
+
+    def _local_options(self) -> dict[str, Any]:
+        needed = math.ceil(needed_resources(self._compute, self._concurrency)["CPU"])
+        return {
+            "address": "local",
+            "num_cpus": self._num_cpus or max(os.cpu_count() or 1, needed),
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+
+    def _check(self) -> None:
+        import ray
+
+        ensure_dashboard()
+        present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        lacking = missing_resources(needed_resources(self._compute, self._concurrency), present)
+        if lacking and self._address is None:  # a cluster may still grow: there the groups' time-out decides
+            lines = "\n".join(f"  {line}" for line in lacking)
+            raise ClusterError(f"this machine cannot hold the pools of compute.pools; make them smaller:\n{lines}")
+
+    def close(self) -> None:
+        """Leave Ray; end it when it was started here; remove the temporary folder."""
+        import ray
+
+        if self._started:
+            ray.shutdown()
+            self._started = False
+        if self._given is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """``close``."""
+        self.close()

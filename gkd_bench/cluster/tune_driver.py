@@ -1,0 +1,159 @@
+"""The driver's side of Ray Tune: a searcher around the study, and ASHA. Import only inside an open Ray session.
+
+The driver submits a trial's stages when it proposes the trial, and takes them back when ASHA stops it: a worker is free at
+once, and a trial that Tune has not started yet loses no time. Population-based training is not offered: it needs Tune's own
+checkpoints, and without them Tune does nothing and says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+
+from gkd_bench.cluster.engine import Engine
+from gkd_bench.cluster.search import Study, Trial
+from gkd_bench.cluster.session import TRIAL_CPUS
+from gkd_bench.cluster.tune_search import Job, requester_name
+from gkd_bench.cluster.tune_trial import StageTrial
+
+
+def make_tuner(searcher: StudySearcher, broker: str, folder: Path) -> tune.Tuner:
+    """The Tune run of a study.
+
+    Args:
+        searcher: proposes the trials.
+        broker: actor name of the broker that the trials listen to.
+        folder: for Tune's own files.
+    """
+    study, job = searcher.study, searcher.job
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    place = tune.PlacementGroupFactory([{"CPU": TRIAL_CPUS, f"node:{node}": 0.001}])  # beside the driver, not on a spot node
+    return tune.Tuner(
+        tune.with_resources(StageTrial, place),
+        param_space={"broker": broker},
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=make_scheduler(study, job),
+            num_samples=study.remaining,
+            max_concurrent_trials=study.settings.concurrency,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune-" + "".join(letter if letter.isalnum() else "-" for letter in study.name),
+            storage_path=str(folder),
+            failure_config=tune.FailureConfig(max_failures=2),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+
+
+def make_scheduler(study: Study, job: Job) -> ASHAScheduler | FIFOScheduler:
+    """ASHA over epochs, its rungs filled with the trials of earlier runs; or no early stopping."""
+    settings = study.settings
+    if settings.scheduler == "none" or settings.grace_epochs >= job.epochs:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric="objective",
+        mode="max",
+        max_t=job.epochs,
+        grace_period=settings.grace_epochs,
+        reduction_factor=settings.reduction,
+        stop_last_trials=False,
+    )
+    for trial in study.finished():
+        past: Any = SimpleNamespace(trial_id=f"past-{trial.number}")
+        nobody: Any = None
+        scheduler.on_trial_add(nobody, past)
+        for epoch, value in sorted(trial.epochs.items()):
+            scheduler.on_trial_result(nobody, past, {"epoch": epoch, "objective": value})
+    return scheduler
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A trial that Tune runs now, and what was submitted for it."""
+
+    trial: Trial
+    requester: str
+    keys: tuple[str, ...]
+
+
+class StudySearcher(Searcher):
+    """Proposes the study's trials to Tune, and tells the study what became of them."""
+
+    def __init__(self, study: Study, job: Job, engine: Engine) -> None:
+        """Nothing is proposed yet."""
+        super().__init__()
+        self.study, self.job, self._engine = study, job, engine
+        self._open: dict[str, _Open] = {}
+        self._interrupted = False
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial that has to run; those whose result is in the store are told right here."""
+        while not self._interrupted and (trial := self.study.ask()) is not None:
+            nodes = list(self.job.make_nodes(trial.params))
+            last = nodes[-1].key
+            if self.job.has(last):
+                self.study.tell(trial.number, "complete", self.job.final_value(last))
+                continue
+            requester = requester_name(self.study, trial)
+            self._engine.submit(nodes, self.job.priority, requester)
+            self._open[trial_id] = _Open(trial, requester, tuple(node.key for node in nodes))
+            seen = {str(epoch): value for epoch, value in trial.epochs.items() if epoch < self.job.epochs}
+            return {"key": last, "seen": seen, "objective": self.job.objective}
+        return Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """An epoch of a trial."""
+        work = self._open.get(trial_id)
+        if work is not None and "objective" in result:
+            self.study.report(work.trial.number, result["epoch"], result["objective"])
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """End a trial. When its stage has not ended, the scheduler stopped it: its stages are taken back."""
+        work = self._open.get(trial_id)
+        if work is None:
+            return
+        result = result or {}
+        self.on_trial_result(trial_id, result)
+        del self._open[trial_id]
+        self._engine.cancel(work.keys, work.requester)
+        self._tell(work, "died" if error else result.get("state", "cut"), result.get("cause", ""))
+
+    def _tell(self, work: _Open, state: str, cause: str) -> None:
+        number = work.trial.number
+        if state in ("done", "cached"):
+            self.study.tell(number, "complete", self.job.final_value(work.keys[-1]))
+        elif state == "cut":
+            self.study.tell(number, "pruned")
+        elif state in ("failed", "died"):
+            self.study.tell(number, "failed", cause=cause or "the trial's process died; see Ray's session folder")
+        else:  # "stopped", "fatal": the sweep is ending; the trial stays open in the journal
+            self._interrupted = True
+
+    def withdraw(self) -> None:
+        """Take back the stages of trials that were cut off; they stay open in the journal."""
+        for work in self._open.values():
+            self._engine.cancel(work.keys, work.requester)
+        self._open.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its settings for ``Tuner.restore``, which is never used."""
+        return {"restored": False}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the study's memory."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the study's memory."""

@@ -1,0 +1,379 @@
+"""The shape of a sweep file: one frozen pydantic model per block, unknown keys refused, every default stated here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "evaluate"]
+STAGE_KINDS: tuple[StageKind, ...] = ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Block(BaseModel):
+    """Base of every block: frozen, no unknown keys, defaults validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------- data
+
+
+class Clahe(Block):
+    """Contrast-limited adaptive histogram equalisation of the chosen channel."""
+
+    clip: PositiveFloat = 2.0
+    grid: PositiveInt = 8
+
+
+class Scale(Block):
+    """How the pixel scales of the domains are matched, so that the domain gap is not merely image size.
+
+    ``vessel_width``: resize so that the domain's nominal mean vessel width (a constant of the data set's card) becomes
+    ``value`` pixels. ``angular``: ``value`` pixels per degree of the camera's field of view. ``fov_width``: the field of
+    view is ``value`` pixels wide. ``none``: native pixels; ``value`` must be left out.
+    """
+
+    rule: Literal["vessel_width", "angular", "fov_width", "none"] = "vessel_width"
+    value: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _value_belongs_to_rule(self) -> Self:
+        if self.rule == "none" and self.value is not None:
+            raise ValueError("rule 'none' keeps native pixels and takes no value")
+        return self
+
+
+class Prepare(Block):
+    """How raw images become the canonical 8-bit single-channel arrays. Part of every data fingerprint."""
+
+    channel: Literal["green", "luminance"] = "green"
+    clahe: Clahe | None = Clahe()
+    intensity: Literal["unit", "zscore"] = "unit"
+    scale: Scale = Scale()
+
+
+class Data(Block):
+    """Where the domains are and how they are prepared."""
+
+    root: str | None = Field(None, description="folder that holds the data sets' official folders; phantoms need none")
+    domains: tuple[str, ...] = Field(min_length=1)
+    prepare: Prepare = Prepare()
+    tile: Annotated[int, Field(ge=32, multiple_of=16)] = 128
+
+
+class Pairs(Block):
+    """Sources are trained on, targets are only scored. ``all`` means every domain of the sweep."""
+
+    sources: Literal["all"] | tuple[str, ...] = "all"
+    targets: Literal["all"] | tuple[str, ...] = "all"
+
+
+class Augment(Block):
+    """One augmentation switch for every network and method of the sweep."""
+
+    flips: bool = True
+    rotations: bool = True
+    photometric: Literal["none", "light", "strong"] = "none"
+
+
+# ---------------------------------------------------------------- networks
+
+
+class Network(Block):
+    """A registered segmentation network and its width multiplier (1.0 = the published size)."""
+
+    name: str
+    width: PositiveFloat = 1.0
+
+
+class Header(Block):
+    """Shape of the alignment networks (TAN, SAN) and of the semantic autoencoder's vector part."""
+
+    kind: Literal["shared_mlp", "per_channel", "grid", "flat"] = "flat"
+    dim: PositiveInt = 512
+    hidden: PositiveInt = 64
+    mixing: Literal["always", "when_needed"] = "always"
+
+
+class Networks(Block):
+    """Teacher, student, and the networks that tie them together."""
+
+    teacher: Network = Network(name="fanet")
+    student: Network = Network(name="mobile_unet")
+    semantic_width: PositiveFloat = 1.0
+    header: Header = Header()
+
+
+# ---------------------------------------------------------------- stages
+
+
+class Optimiser(Block):
+    """Optimiser and learning-rate schedule over the whole stage."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 2e-4
+    schedule: Literal["constant", "cosine", "poly", "step"] = "cosine"
+
+
+class Training(Block):
+    """One supervised or self-supervised training run: ``epochs`` x ``epoch_steps`` steps of ``batch`` tiles.
+
+    ``batch`` is the global batch, shared by all workers of the stage. The stage validates and checkpoints once an epoch.
+    """
+
+    epochs: PositiveInt = 50
+    epoch_steps: PositiveInt = 100
+    batch: PositiveInt = 32
+    optimiser: Optimiser = Optimiser()
+    dice_weight: NonNegativeFloat = 0.0
+    keep: Literal["best", "last"] = "best"
+
+
+class SemanticStage(Block):
+    """P-SAE: the mask autoencoder, then the vector part on the frozen autoencoder."""
+
+    autoencoder: Training = Training(epochs=15, optimiser=Optimiser(weight_decay=0.0))
+    vector: Training = Training(epochs=20, optimiser=Optimiser(weight_decay=0.0))
+    empty_share: Fraction = Field(0.2, description="largest share of tiles without foreground")
+
+
+class AlignmentWeights(Block):
+    """Weights of ACT's five terms, and of the optional header-exchange term."""
+
+    align: NonNegativeFloat = 1.0
+    rec: NonNegativeFloat = 1.0
+    con: NonNegativeFloat = 1.0
+    sem: NonNegativeFloat = 0.5
+    view: NonNegativeFloat = 0.1
+
+
+class AlignmentStage(Training):
+    """ACT: trains one alignment network on a frozen host; stops early when validation alignment stops falling."""
+
+    optimiser: Optimiser = Optimiser(weight_decay=1e-4)
+    weights: AlignmentWeights = AlignmentWeights()
+    cached_tiles: NonNegativeInt = Field(0, description="fixed tiles whose host features are computed once; 0 = fresh tiles")
+    patience: NonNegativeInt = Field(0, description="epochs without a better validation alignment before stopping; 0 = never")
+
+
+class DistillStage(Training):
+    """Training of the student under a method; also the equal-steps continuation of the student alone."""
+
+    epochs: PositiveInt = 100
+    optimiser: Optimiser = Optimiser(lr=3e-4)
+    student_init: Literal["baseline", "random"] = "baseline"
+    warmup_epochs: NonNegativeInt = Field(5, description="linear warm-up of every method weight")
+    balance: Literal["none", "gradient_norm"] = "none"
+    balance_target: PositiveFloat = Field(0.3, description="gradient norm of each term relative to cross-entropy's")
+
+
+class EvaluateStage(Block):
+    """Sliding-window scoring of one model on one domain's test subjects."""
+
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    batch: PositiveInt = 32
+    threshold: Fraction = 0.5
+    overlays: NonNegativeInt = Field(3, description="pictures per model and target: worst, median, best, ...")
+    fsd_tiles: PositiveInt = Field(2000, description="largest number of tiles per domain in a Frechet distance")
+    fsd_bootstrap: NonNegativeInt = Field(100, description="bootstrap replicates of the Frechet distance's interval")
+
+
+class Stages(Block):
+    """The settings of every stage."""
+
+    teacher: Training = Training(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
+    baseline: Training = Training(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
+    semantic: SemanticStage = SemanticStage()
+    alignment: AlignmentStage = AlignmentStage()
+    distill: DistillStage = DistillStage()
+    evaluate: EvaluateStage = EvaluateStage()
+
+
+# ---------------------------------------------------------------- methods
+
+ViewKind = Literal["hflip", "vflip", "rot90", "photometric", "noise_blur", "strong"]
+
+
+GuideName = Literal["teacher", "tan", "san"]
+
+
+class MethodOptions(Block):
+    """Base of the options of a method.
+
+    Attributes:
+        guides: frozen networks the method consults; they become inputs of its distill stage.
+    """
+
+    guides: ClassVar[tuple[GuideName, ...]] = ()
+
+
+class ScratchOptions(MethodOptions):
+    """Student alone, continued with cross-entropy for as many steps as the distilled student gets."""
+
+
+class KdOptions(MethodOptions):
+    """Pixel-wise knowledge distillation (Hinton et al. 2015)."""
+
+    guides: ClassVar[tuple[GuideName, ...]] = ("teacher",)
+
+    weight: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 4.0
+
+
+class GkdOptions(MethodOptions):
+    """DCGD (intra, inter) and DICD (cross)."""
+
+    guides: ClassVar[tuple[GuideName, ...]] = ("teacher", "tan", "san")
+
+    intra: NonNegativeFloat = 0.1
+    inter: NonNegativeFloat = 0.1
+    cross: NonNegativeFloat = 0.3
+    views: tuple[ViewKind, ...] = Field(("photometric", "noise_blur", "strong", "photometric"), min_length=1)
+    graph_loss: Literal["mse", "softmax_kl"] = "mse"
+    graph_temperature: PositiveFloat = 0.1
+    inter_scope: Literal["batch", "views"] = "batch"
+    standardise: bool = True
+    divergence: Literal["kl", "ce", "mse"] = "kl"
+    temperature: PositiveFloat = 1.0
+    teacher_skip_drop: Fraction = 0.0
+    view_statistics: Literal["frozen", "updated"] = Field("frozen", description="BatchNorm running statistics in view passes")
+
+
+class Methods(Block):
+    """Methods of the sweep, each with its options. ``scratch`` is the fair student-alone row and is always there."""
+
+    scratch: ScratchOptions = ScratchOptions()
+    kd: KdOptions | None = None
+    gkd: GkdOptions | None = None
+
+    def chosen(self) -> dict[str, MethodOptions]:
+        """The methods that the sweep asks for, in table order, with their options."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+# ---------------------------------------------------------------- search
+
+
+class Range(Block):
+    """A number between ``low`` and ``high``; ``log``: uniform in the logarithm; ``points``: size of its grid."""
+
+    low: float
+    high: float
+    log: bool = False
+    points: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range must start above 0, not at {self.low}")
+        return self
+
+
+class Choice(Block):
+    """One of the listed values."""
+
+    choice: tuple[float | int | str | bool, ...] = Field(min_length=1)
+
+
+class Search(Block):
+    """Search of loss weights, one study per source domain and method, on the source's validation subjects only.
+
+    ``spaces`` maps a method's name to its search space: dotted path in this file -> distribution. Paths may start with
+    ``methods.<that method>.`` or ``stages.alignment.weights.``.
+    """
+
+    spaces: dict[str, dict[str, Range | Choice]] = Field(default_factory=dict)
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "none"] = "asha"
+    trials: NonNegativeInt = 0
+    concurrency: PositiveInt = 1
+    startup_trials: PositiveInt = Field(5, description="random trials before TPE's model is used")
+    grace_epochs: PositiveInt = Field(1, description="epochs before ASHA may stop a trial")
+    reduction: Annotated[int, Field(ge=2)] = 3
+    minutes: PositiveFloat | None = Field(None, description="no new trial of a study is started after this long")
+
+
+# ---------------------------------------------------------------- running
+
+
+class Pool(Block):
+    """Worker groups of one shape. Each group is ``workers`` processes that run one stage together."""
+
+    stages: Literal["all"] | tuple[StageKind, ...] = "all"
+    groups: PositiveInt = 1
+    workers: PositiveInt = 1
+    cpus: PositiveInt = Field(1, description="CPUs, and torch threads, of each worker")
+    gpus: NonNegativeFloat = Field(0.0, description="GPUs of each worker")
+
+
+class Compute(Block):
+    """Where stages run."""
+
+    engine: Literal["ray", "inprocess"] = "ray"
+    address: str | None = Field(None, description="address of a running Ray cluster; none = RAY_ADDRESS, else a local one")
+    pools: tuple[Pool, ...] = Field((Pool(),), min_length=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_failures: NonNegativeInt = Field(2, description="how often a stage is retried after its worker group died")
+
+    @model_validator(mode="after")
+    def _every_stage_has_one_pool(self) -> Self:
+        for kind in STAGE_KINDS:
+            count = sum(pool.stages == "all" or kind in pool.stages for pool in self.pools)
+            if count != 1:
+                raise ValueError(f"stage {kind!r} must be served by exactly one pool, not {count}")
+        return self
+
+    def pool_of(self, kind: StageKind) -> Pool:
+        """The pool that runs stages of this kind."""
+        return next(pool for pool in self.pools if pool.stages == "all" or kind in pool.stages)
+
+
+class Tracking(Block):
+    """MLflow. ``uri`` none = an SQLite file in the results folder."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "gkd_bench"
+
+
+class Storage(Block):
+    """Where artefacts and prepared data are kept, and where tables go."""
+
+    root: str = ".gkd_store"
+    results: str = "results"
+
+
+class Sweep(Block):
+    """Everything one sweep file asks for."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    task: Literal["vessel"] = "vessel"
+    preset: Literal["findings", "paper_like"] = "findings"
+    data: Data
+    pairs: Pairs = Pairs()
+    augment: Augment = Augment()
+    networks: Networks = Networks()
+    stages: Stages = Stages()
+    methods: Methods = Methods(gkd=GkdOptions())
+    search: Search = Search()
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1)
+    compute: Compute = Compute()
+    tracking: Tracking = Tracking()
+    storage: Storage = Storage()
+
+    def sources(self) -> tuple[str, ...]:
+        """Names of the source domains."""
+        return self.data.domains if self.pairs.sources == "all" else self.pairs.sources
+
+    def targets(self) -> tuple[str, ...]:
+        """Names of the target domains; a source is also scored on its own test subjects."""
+        return self.data.domains if self.pairs.targets == "all" else self.pairs.targets
+
+    def dump(self) -> dict[str, Any]:
+        """The whole sweep as plain JSON values, defaults included."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Domains and their readers, preparation, tile sampling, augmentation on the device."""

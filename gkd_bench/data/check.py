@@ -1,0 +1,258 @@
+"""Looks at raw data before anything is trained on it: sound files, sizes, alignment, splits; and pictures for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gkd_bench.config.schema import Prepare
+from gkd_bench.data.cache import is_prepared
+from gkd_bench.data.digests import memo_file
+from gkd_bench.data.domain import DomainReader, RawImage, RawPixels, open_reader
+from gkd_bench.data.imagefiles import fov_diameter
+from gkd_bench.data.prepare import fingerprint, prepare_image, scale_factor
+from gkd_bench.data.sheet import contact_sheet, panel
+from gkd_bench.data.splits import SPLITS
+from gkd_bench.errors import DataError
+
+SHIFTS = tuple((dy, dx) for dy in range(-6, 7, 2) for dx in range(-6, 7, 2))
+LARGEST_SHIFT = 2.0
+WIDTH_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """Findings on one image.
+
+    Attributes:
+        name: image.
+        subject: its subject.
+        split: its split.
+        size: (height, width) in native pixels.
+        fov_diameter: extent of the field of view, native pixels.
+        vessel_share: share of the field of view that is labelled vessel.
+        vessel_width: mean width of labelled vessels, native pixels.
+        contrast: how much darker vessels are than their surroundings, grey levels of the prepared image.
+        shift: (rows, columns) by which the label would have to move to fit the image best, working pixels.
+    """
+
+    name: str
+    subject: str
+    split: str
+    size: tuple[int, int]
+    fov_diameter: int
+    vessel_share: float
+    vessel_width: float
+    contrast: float
+    shift: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DomainCheck:
+    """Findings on one domain.
+
+    Attributes:
+        domain: its name.
+        problems: what makes it unusable.
+        warnings: what is odd.
+        images: findings on each image; empty when files are missing.
+        advice: what to do about missing files.
+        sheet: contact sheet, if one was written.
+    """
+
+    domain: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    images: tuple[ImageCheck, ...] = ()
+    advice: str = ""
+    sheet: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings on all domains that were asked for."""
+
+    domains: tuple[DomainCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every domain can be used."""
+        return not any(domain.problems for domain in self.domains)
+
+    def text(self) -> str:
+        """A table with one line per domain, then problems, warnings and pictures."""
+        head = f"{'domain':<15}{'images':>7}{'subjects':>9}  {'train/val/test':<15}{'size':<12}{'fov px':>7}{'vessel':>8}{'width':>7}{'contrast':>9}"
+        return "\n".join([head, *(_table_line(domain) for domain in self.domains), *_remarks(self.domains)])
+
+
+def check_domains(names: Iterable[str], root: Path | None, settings: Prepare, out: Path) -> Report:
+    """Check domains and write ``<domain>.png`` contact sheets and ``check.txt`` to ``out``.
+
+    Never raises for bad data: what is wrong is in the report.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report(tuple(_check_domain(name, root, settings, out) for name in names))
+    (out / "check.txt").write_text(report.text() + "\n", encoding="utf-8")
+    return report
+
+
+def preflight(
+    names: Iterable[str], root: Path | None, settings: Prepare | None = None, cache: Path | None = None
+) -> dict[str, DataError]:
+    """The error of every domain that cannot be used; empty when all can.
+
+    Every file is decoded, except those of domains that were prepared with ``settings`` in ``cache`` before.
+    """
+    errors: dict[str, DataError] = {}
+    for name in names:
+        try:
+            known = settings and cache and is_prepared(cache, name, fingerprint(name, root, settings, memo_file(cache)))
+            if not known:
+                open_reader(name, root).require(deep=True)
+        except DataError as error:
+            errors[name] = error
+    return errors
+
+
+def vessel_width(label: NDArray[np.bool_]) -> float:
+    """Mean width of thin structures in pixels: twice their area over the length of their boundary; 0 without any."""
+    mask = label.astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    boundary = sum(cv2.arcLength(contour, True) for contour in contours)
+    return float(2.0 * mask.sum() / boundary) if boundary else 0.0
+
+
+def best_shift(
+    image: NDArray[np.uint8], label: NDArray[np.uint8], fov: NDArray[np.uint8]
+) -> tuple[tuple[int, int], float]:
+    """Shift of the label under which vessels are darkest against their surroundings, and the contrast unshifted.
+
+    Args:
+        image: (height, width) grey levels.
+        label: (height, width), 1 on vessels.
+        fov: (height, width), 1 inside the field of view.
+
+    Returns:
+        (rows, columns) in pixels, multiples of 2 up to 6, and the contrast in grey levels, above 0 for dark vessels.
+    """
+    grey = image.astype(np.float32)
+    inside = cv2.erode(fov, np.ones((9, 9), np.uint8)).astype(bool)
+    around = cv2.blur(grey * fov, (25, 25)) / np.maximum(cv2.blur(fov.astype(np.float32), (25, 25)), 1e-3)
+    darkness = np.where(inside, around - grey, 0.0)
+    rows, columns = np.nonzero(label & fov)
+    height, width = label.shape
+
+    def contrast(shift: tuple[int, int]) -> float:
+        y, x = np.clip(rows + shift[0], 0, height - 1), np.clip(columns + shift[1], 0, width - 1)
+        return float(darkness[y, x].mean())
+
+    return max(SHIFTS, key=contrast), contrast((0, 0))
+
+
+def _check_domain(name: str, root: Path | None, settings: Prepare, out: Path) -> DomainCheck:
+    try:
+        reader = open_reader(name, root)
+        problems = reader.problems(deep=True)
+    except DataError as error:
+        return DomainCheck(name, error.problems, advice=error.advice)
+    if problems:
+        return DomainCheck(name, tuple(problems), advice=reader.card.advice)
+    diameter = float(np.median([fov_diameter(reader.read(raw).fov) for raw in reader.images()]))
+    factor = scale_factor(settings.scale, reader.card, diameter)
+    checks: list[ImageCheck] = []
+    panels: list[NDArray[np.uint8]] = []
+    for raw in reader.images():
+        pixels = reader.read(raw)
+        check, picture = _check_image(reader, raw, pixels, settings, factor)
+        checks.append(check)
+        panels.append(picture)
+    sheet = out / f"{name}.png"
+    contact_sheet(panels, sheet)
+    return DomainCheck(name, tuple(_problems(checks)), tuple(_warnings(reader, checks)), tuple(checks), sheet=sheet)
+
+
+def _check_image(
+    reader: DomainReader, raw: RawImage, pixels: RawPixels, settings: Prepare, factor: float
+) -> tuple[ImageCheck, NDArray[np.uint8]]:
+    height, width = pixels.label.shape
+    image, label, fov = prepare_image(pixels, settings, (round(height * factor), round(width * factor)))
+    shift, contrast = best_shift(image, label, fov)
+    split = reader.splits()[raw.subject]
+    check = ImageCheck(
+        name=raw.name,
+        subject=raw.subject,
+        split=split,
+        size=(height, width),
+        fov_diameter=fov_diameter(pixels.fov),
+        vessel_share=float((pixels.label & pixels.fov).sum() / pixels.fov.sum()),
+        vessel_width=vessel_width(pixels.label),
+        contrast=contrast,
+        shift=shift,
+    )
+    return check, panel(pixels, image, label, f"{raw.name} {split}")
+
+
+def _problems(checks: Sequence[ImageCheck]) -> list[str]:
+    found = [
+        f"{c.name}: vessels are not darker than their surroundings ({c.contrast:.1f})"
+        for c in checks
+        if c.contrast <= 0
+    ]
+    found += [
+        f"{c.name}: label seems shifted by {c.shift} pixels (rows, columns)"
+        for c in checks
+        if max(map(abs, c.shift)) > LARGEST_SHIFT
+    ]
+    homes: dict[str, set[str]] = {}
+    for check in checks:
+        homes.setdefault(check.subject, set()).add(check.split)
+    return found + [
+        f"subject {subject} is in several splits: {sorted(s)}" for subject, s in homes.items() if len(s) > 1
+    ]
+
+
+def _warnings(reader: DomainReader, checks: Sequence[ImageCheck]) -> list[str]:
+    found = [
+        f"{c.name}: {c.vessel_share:.1%} of the field of view is vessel"
+        for c in checks
+        if not 0.03 < c.vessel_share < 0.35
+    ]
+    if len({check.size for check in checks}) > 1:
+        found.append(f"images have different sizes: {sorted({check.size for check in checks})}")
+    train = [check.vessel_width / check.fov_diameter for check in checks if check.split == "train"]
+    nominal = reader.card.vessel_width
+    if abs(float(np.mean(train)) / nominal - 1) > WIDTH_TOLERANCE:
+        found.append(
+            f"mean vessel width of the training subjects is {np.mean(train):.5f} of the field of view, the card says {nominal}"
+        )
+    return found
+
+
+def _table_line(domain: DomainCheck) -> str:
+    if not domain.images:
+        return f"{domain.domain:<15}{'unusable':>16}"
+    splits = Counter(image.split for image in domain.images)
+    counts = "/".join(str(splits[split]) for split in SPLITS)
+    subjects = len({image.subject for image in domain.images})
+    height, width = domain.images[0].size
+    mean = {
+        key: float(np.mean([getattr(i, key) for i in domain.images]))
+        for key in ("fov_diameter", "vessel_share", "vessel_width", "contrast")
+    }
+    return (
+        f"{domain.domain:<15}{len(domain.images):>7}{subjects:>9}  {counts:<15}{f'{width}x{height}':<12}"
+        f"{mean['fov_diameter']:>7.0f}{mean['vessel_share']:>8.1%}{mean['vessel_width']:>7.2f}{mean['contrast']:>9.1f}"
+    )
+
+
+def _remarks(domains: Sequence[DomainCheck]) -> list[str]:
+    lines = [f"{d.domain}: PROBLEM {line}" for d in domains for line in d.problems]
+    lines += [f"{d.domain}: warning: {line}" for d in domains for line in d.warnings]
+    lines += [f"{d.domain}: {d.advice}" for d in domains if d.advice]
+    return lines + [f"{d.domain}: pictures in {d.sheet}" for d in domains if d.sheet]

@@ -1,0 +1,58 @@
+"""SHA-256 of files, remembered between runs so that unchanged raw data are hashed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def memo_file(cache: Path) -> Path:
+    """Where a cache of prepared domains remembers the digests of raw files."""
+    return cache / "digests.json"
+
+
+class FileDigests:
+    """SHA-256 of files, remembered by path, size and modification time. A lost update costs a rehash, no more.
+
+    Args:
+        memo: JSON file to remember them in; none = hash every time.
+    """
+
+    def __init__(self, memo: Path | None = None) -> None:
+        self._memo = memo
+        self._known = _read_memo(memo)
+        self._new: dict[str, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """64 hex digits. Raises OSError for a missing file."""
+        status = path.stat()
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        if key not in self._known:
+            self._known[key] = self._new[key] = file_digest(path)
+        return self._known[key]
+
+    def save(self) -> None:
+        """Add what was hashed to the memo."""
+        if self._memo is None or not self._new:
+            return
+        self._memo.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._memo.with_name(f".{self._memo.name}.{uuid.uuid4().hex}")
+        aside.write_text(json.dumps(_read_memo(self._memo) | self._new), encoding="utf-8")
+        os.replace(aside, self._memo)
+
+
+def _read_memo(memo: Path | None) -> dict[str, str]:
+    try:
+        value = json.loads(memo.read_text(encoding="utf-8")) if memo else {}
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

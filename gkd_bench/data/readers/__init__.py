@@ -1,0 +1,1 @@
+"""One reader per domain, in the layout of its official download."""

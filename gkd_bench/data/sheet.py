@@ -1,0 +1,60 @@
+"""Contact sheets: small pictures of every image with its label and field of view drawn over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gkd_bench.data.domain import RawPixels
+
+PANEL_HEIGHT = 200
+COLUMNS = 4
+LABEL_COLOUR = (60, 60, 255)  # blue, green, red
+FOV_COLOUR = (80, 255, 80)
+Bytes = NDArray[np.uint8]
+
+
+def panel(pixels: RawPixels, image: Bytes, label: Bytes, title: str) -> Bytes:
+    """The photograph with its field of view outlined, beside the prepared image with vessels coloured.
+
+    Args:
+        pixels: raw image.
+        image: (height, width) prepared grey levels.
+        label: (height, width) prepared label, 1 on vessels.
+        title: written above.
+
+    Returns:
+        (PANEL_HEIGHT + 18, width, 3) uint8, blue-green-red.
+    """
+    photograph = np.ascontiguousarray(pixels.rgb[..., ::-1])
+    outlines, _ = cv2.findContours(pixels.fov.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(photograph, outlines, -1, FOV_COLOUR, max(1, photograph.shape[0] // 200))
+    overlay = np.repeat(image[..., None], 3, axis=2)
+    overlay[label > 0] = LABEL_COLOUR
+    body = np.hstack([_fit(photograph), _fit(overlay)])
+    head = np.zeros((18, body.shape[1], 3), np.uint8)
+    cv2.putText(head, title, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.vstack([head, body])
+
+
+def contact_sheet(panels: Sequence[Bytes], path: Path) -> None:
+    """Write panels in rows of four as one PNG."""
+    height, width = (max(p.shape[axis] for p in panels) for axis in (0, 1))
+    rows = -(-len(panels) // COLUMNS)
+    sheet = np.zeros((rows * height, min(COLUMNS, len(panels)) * width, 3), np.uint8)
+    for i, picture in enumerate(panels):
+        y, x = i // COLUMNS * height, i % COLUMNS * width
+        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    ok, encoded = cv2.imencode(".png", sheet)
+    if not ok:
+        raise OSError(f"{path}: the picture could not be encoded")
+    path.write_bytes(encoded.tobytes())
+
+
+def _fit(picture: Bytes) -> Bytes:
+    width = round(picture.shape[1] * PANEL_HEIGHT / picture.shape[0])
+    return np.asarray(cv2.resize(picture, (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -1,0 +1,118 @@
+"""The one contract of every distillation method: outputs of two networks for a batch in, named loss terms out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from gkd_bench.config.schema import MethodOptions, ViewKind
+from gkd_bench.networks.alignment import AlignmentNetwork
+from gkd_bench.networks.base import Decoded, Features, SegmentationNetwork
+
+
+class Batch(NamedTuple):
+    """Source-domain training tiles as a method sees them.
+
+    Attributes:
+        images: (batch, 1, height, width) float32 in [0, 1]; the anchors.
+        labels: (batch, height, width) int64 class numbers.
+        views: (views, batch, 1, height, width) augmented anchors, the same draw for teacher and student; views may be 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    views: Tensor
+
+
+@dataclass(frozen=True)
+class Guides:
+    """The frozen networks a method may consult; each is there only for methods that need it.
+
+    Attributes:
+        teacher: the large network.
+        tan: alignment network of the teacher, with its vector statistics.
+        san: alignment network of the student, with its vector statistics.
+    """
+
+    teacher: SegmentationNetwork | None = None
+    tan: Aligned | None = None
+    san: Aligned | None = None
+
+
+class Aligned(nn.Module):
+    """A trained alignment network and the mean and deviation of its vectors over the source's training tiles.
+
+    Args:
+        network: TAN or SAN.
+        mu: (dim,) mean of the network's own vectors.
+        sd: (dim,) standard deviation of the network's own vectors.
+    """
+
+    mu: Tensor
+    sd: Tensor
+
+    def __init__(self, network: AlignmentNetwork, mu: Tensor, sd: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mu", mu)
+        self.register_buffer("sd", sd)
+
+    def vectors(self, bottleneck: Tensor, standardised: bool = False) -> Tensor:
+        """(batch, channels, h, w) -> (batch, dim); ``standardised``: minus mean, over deviation."""
+        vectors: Tensor = self.network.encode(bottleneck)
+        return (vectors - self.mu) / self.sd.clamp_min(1e-6) if standardised else vectors
+
+    def rebuild(self, vectors: Tensor, size: tuple[int, int]) -> Tensor:
+        """Header: (batch, dim) -> (batch, channels, *size), a bottleneck of this network's host."""
+        feature: Tensor = self.network.header(vectors, size)
+        return feature
+
+
+class StudentOutput(NamedTuple):
+    """The student's own pass over the anchors."""
+
+    features: Features
+    decoded: Decoded
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods. A method never sees a loop, an optimiser, a file or a target domain.
+
+    Args:
+        options: the method's block of the sweep; its ``guides`` name the networks the method gets.
+        guides: those networks, frozen here.
+    """
+
+    def __init__(self, options: MethodOptions, guides: Guides) -> None:
+        super().__init__()
+        self.guides = guides
+        self.frozen = nn.ModuleList([part for part in (guides.teacher, guides.tan, guides.san) if part is not None])
+        freeze(self.frozen)
+
+    @property
+    def views(self) -> tuple[ViewKind, ...]:
+        """Kinds of the augmented views this method wants beside the anchors."""
+        return ()
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, float]:
+        """Name and weight of every term that ``terms`` returns; terms of weight zero are left out of both."""
+
+    @abstractmethod
+    def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
+        """Scalar loss terms, unweighted; differentiable in the student's parameters only."""
+
+    def train(self, mode: bool = True) -> Method:
+        """Training mode reaches the method's own parts; frozen networks stay in eval mode."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Eval mode, no parameter gradients; gradients still pass through to the inputs."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,81 @@
+"""GKD: L = L_CE + intra L_intra + inter L_inter + cross L_cross (DCGD and DICD together).
+
+Source: X. Qi et al., "Exploring Generalizable Distillation for Efficient Medical Image Segmentation", JBHI 2024,
+arXiv 2207.12995. The equations are a reconstruction; every weight, norm and temperature is an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from gkd_bench.config.schema import GkdOptions, ViewKind
+from gkd_bench.distillation import dcgd, dicd
+from gkd_bench.distillation.base import Aligned, Batch, Guides, Method, StudentOutput
+from gkd_bench.networks.base import Features, SegmentationNetwork
+from gkd_bench.networks.norm import frozen_statistics
+
+
+class GeneralizableDistillation(Method):
+    """Terms ``intra``, ``inter`` and ``cross``; teacher, TAN and SAN are frozen, the student alone is trained."""
+
+    def __init__(self, options: GkdOptions, guides: Guides) -> None:
+        super().__init__(options, guides)
+        if guides.teacher is None or guides.tan is None or guides.san is None:
+            raise ValueError("gkd needs a teacher and the alignment networks of teacher and student")
+        self.options, self.teacher, self.tan, self.san = options, guides.teacher, guides.tan, guides.san
+
+    @property
+    def views(self) -> tuple[ViewKind, ...]:
+        """The option's view kinds; none are drawn when both graph terms are off."""
+        return self.options.views if self.options.intra or self.options.inter else ()
+
+    def weights(self) -> Mapping[str, float]:
+        """The terms that are switched on."""
+        weights = {"intra": self.options.intra, "inter": self.options.inter, "cross": self.options.cross}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
+        """The terms that are switched on, unweighted."""
+        with torch.no_grad():
+            features = self.teacher.encode(batch.images)
+        terms = self._graph_terms(student, own, features, batch) if self.views else {}
+        if self.options.cross:
+            terms["cross"] = self._cross_term(student, own, features)
+        return terms
+
+    def _graph_terms(
+        self, student: SegmentationNetwork, own: StudentOutput, features: Features, batch: Batch
+    ) -> dict[str, Tensor]:
+        """DCGD on the anchors' and the views' vectors, the student's views in one pass."""
+        with torch.no_grad():
+            teacher = self._graph_vectors(self.tan, self.teacher, features.bottleneck, batch.views)
+        with frozen_statistics(student) if self.options.view_statistics == "frozen" else nullcontext():
+            mine = self._graph_vectors(self.san, student, own.features.bottleneck, batch.views)
+        form, tau = self.options.graph_loss, self.options.graph_temperature
+        terms = {}
+        if self.options.intra:
+            terms["intra"] = dcgd.intra_loss(teacher, mine, form, tau)
+        if self.options.inter:
+            terms["inter"] = dcgd.inter_loss(teacher[1:], mine[1:], form, tau, self.options.inter_scope)
+        return terms
+
+    def _graph_vectors(self, aligned: Aligned, network: SegmentationNetwork, anchor: Tensor, views: Tensor) -> Tensor:
+        """(views + 1, batch, dim) vectors, anchor first, in float32."""
+        encoded = network.encode(views.flatten(0, 1)).bottleneck
+        vectors = aligned.vectors(torch.cat([anchor, encoded]), self.options.standardise)
+        return vectors.float().unflatten(0, (len(views) + 1, -1))
+
+    def _cross_term(self, student: SegmentationNetwork, own: StudentOutput, features: Features) -> Tensor:
+        """DICD on the anchors."""
+        teacher, options = self.teacher, self.options
+        with torch.no_grad():
+            target = teacher.decode(features.bottleneck, features.skips).logits
+            taught = self.tan.vectors(features.bottleneck)
+        vectors = self.san.vectors(own.features.bottleneck)
+        q1 = dicd.teacher_decodes_student(teacher, self.tan, vectors, features, options.teacher_skip_drop)
+        q2 = dicd.student_decodes_teacher(student, self.san, taught, own)
+        return dicd.cross_loss(target, q1, q2, options.divergence, options.temperature)

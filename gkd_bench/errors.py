@@ -1,0 +1,57 @@
+"""Every exception the package raises on purpose. Each message says what was wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GkdBenchError(Exception):
+    """Base of all errors that are shown to the user as one plain message, without a traceback."""
+
+
+class ConfigError(GkdBenchError):
+    """A sweep file is wrong. Carries every problem found, one line each.
+
+    Args:
+        problems: one line per problem: path in the file, the value, what is allowed, the nearest valid name.
+        source: the file the problems were found in.
+    """
+
+    def __init__(self, problems: Sequence[str], source: str = "") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        head = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''} in {source or 'the sweep'}:"
+        super().__init__("\n".join([head, *(f"  {line}" for line in self.problems)]))
+
+
+class DataError(GkdBenchError):
+    """A data set is missing, incomplete or broken. Carries every problem found, one line each.
+
+    Args:
+        problems: one line per file or subject.
+        domain: name of the domain.
+        advice: where the data set is officially obtained, its terms, and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str], domain: str = "", advice: str = "") -> None:
+        self.problems = tuple(problems)
+        self.domain = domain
+        self.advice = advice
+        head = f"domain {domain}: {len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__("\n".join([head, *(f"  {line}" for line in self.problems), *([advice] if advice else [])]))
+
+
+class LeakError(GkdBenchError):
+    """Training or selection code was handed data of a test split."""
+
+
+class StoreError(GkdBenchError):
+    """An artefact or record file is missing, torn or does not match its checksum."""
+
+
+class StageError(GkdBenchError):
+    """A stage failed. The message names the stage, its labels and the cause."""
+
+
+class ClusterError(GkdBenchError):
+    """The Ray session or a worker group could not be started or kept alive."""

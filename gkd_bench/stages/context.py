@@ -1,0 +1,80 @@
+"""What every stage function gets: its node, its place, and typed access to data, inputs and settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from gkd_bench.config.schema import Block
+from gkd_bench.data.cache import PreparedDomain, open_prepared
+from gkd_bench.stages.monitor import Monitor, Workplace
+from gkd_bench.store.artefacts import Artefact, Store
+from gkd_bench.store.node import StageNode
+
+Settings = TypeVar("Settings", bound=Block)
+
+
+class StageStopped(Exception):
+    """The stage was asked to stop and has written its checkpoint."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Everything a stage may touch.
+
+    Attributes:
+        node: what to compute.
+        place: device, rank and folders of this process.
+        monitor: link to the engine.
+        store: artefacts of the stages it builds on.
+    """
+
+    node: StageNode
+    place: Workplace
+    monitor: Monitor
+    store: Store
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def device(self) -> torch.device:
+        """Torch device of this process."""
+        return torch.device(self.place.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process reports, checkpoints and publishes."""
+        return self.place.rank == 0
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16`` or ``fp16``."""
+        return str(self.node.settings["numerics"]["precision"])
+
+    def settings(self, name: str, model: type[Settings]) -> Settings:
+        """A block of the node's settings as its config model."""
+        return model.model_validate(self.node.settings[name])
+
+    def setting(self, name: str) -> Any:
+        """A plain setting."""
+        return self.node.settings[name]
+
+    def domain(self, role: str = "source") -> PreparedDomain:
+        """The prepared domain in this role."""
+        name, _, fingerprint = self.node.data[role].partition("@")
+        return open_prepared(self.place.cache, name, fingerprint)
+
+    def input(self, role: str) -> Artefact:
+        """The artefact of the stage in this role."""
+        return self.store.get(self.node.inputs[role])
+
+    def input_node(self, role: str) -> Mapping[str, Any]:
+        """The node that made the artefact in this role, as JSON."""
+        return self.store.describe(self.node.inputs[role])
+
+    def elapsed(self) -> float:
+        """Seconds since this process began the stage."""
+        return time.monotonic() - self.started

@@ -1,0 +1,131 @@
+"""Stage ``distill``: the student trained under a method, every frozen part consulted, nothing else updated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gkd_bench.config.schema import DistillStage, MethodOptions, Methods
+from gkd_bench.data.augment import Rows, make_views, step_generator
+from gkd_bench.data.tiles import TileSampler
+from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
+from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.registry import METHODS
+from gkd_bench.stages.context import StageContext
+from gkd_bench.stages.loop import Loop, Task
+from gkd_bench.stages.models import input_network, load_aligned, new_network
+from gkd_bench.stages.predict import validation_dice
+from gkd_bench.stages.results import health, network_draft
+from gkd_bench.stages.supervised import segmentation_terms, source_sampler, supervised_weights
+from gkd_bench.store.artefacts import Draft
+
+VIEW_STREAM = 10
+SILENT_RATIO = 1e-3
+
+
+class DistillTraining(nn.Module):
+    """The student and its method; ``forward`` gives the supervised and the method's terms of a batch."""
+
+    def __init__(self, student: SegmentationNetwork, method: Method, with_dice: bool) -> None:
+        super().__init__()
+        self.student, self.method, self.with_dice = student, method, with_dice
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted scalar terms."""
+        features = self.student.encode(batch.images)
+        decoded = self.student.decode(features.bottleneck, features.skips)
+        terms = segmentation_terms(decoded.logits, batch.labels, self.with_dice)
+        return terms | self.method.terms(self.student, StudentOutput(features, decoded), batch)
+
+
+def initial_student(context: StageContext, stage: DistillStage) -> SegmentationNetwork:
+    """The baseline's weights, or new ones, as the stage's settings say."""
+    student = new_network(context.setting("network"), context.node.seed, context.device)
+    if stage.student_init == "baseline":
+        student.load_state_dict(context.input("baseline").tensors("network"))
+    return student
+
+
+def build_method(context: StageContext) -> Method:
+    """The method of the node's settings with its frozen guides."""
+    name = str(context.setting("method"))
+    options: MethodOptions = Methods.model_validate({name: context.setting("options")}).chosen()[name]
+    method: Method = METHODS.load(name)(options, load_guides(context, options))
+    return method
+
+
+def load_guides(context: StageContext, options: MethodOptions) -> Guides:
+    """The frozen networks that a method asks for."""
+    teacher = input_network(context, "teacher") if "teacher" in options.guides else None
+    tan = load_aligned(context.input("tan"), teacher) if teacher and "tan" in options.guides else None
+    san = load_aligned(context.input("san"), input_network(context, "baseline")) if "san" in options.guides else None
+    return Guides(teacher, tan, san)
+
+
+def draw_batch(sampler: TileSampler, method: Method, context: StageContext, step: int, size: int) -> Batch:
+    """This rank's share of the batch of a step, with the method's augmented views."""
+    rows = Rows(size, context.place.rank, context.place.workers)
+    tiles = sampler.draw(step, rows.batch, rows.rank, rows.workers)
+    if not method.views:
+        return Batch(tiles.images, tiles.labels, tiles.images.new_empty(0))
+    generator = step_generator(context.node.seed, step, VIEW_STREAM)
+    return Batch(tiles.images, tiles.labels, make_views(tiles.images, method.views, generator, rows))
+
+
+def run_distill(context: StageContext) -> Draft:
+    """Train the student; ``network`` in the draft is the epoch with the best validation Dice."""
+    stage = context.settings("distill", DistillStage)
+    student, method = initial_student(context, stage), build_method(context).to(context.device)
+    sampler, validation = source_sampler(context), context.domain().source_splits().val
+    weights = method.weights()
+    task = Task(
+        module=DistillTraining(student, method, stage.dice_weight > 0),
+        kept=student,
+        draw=lambda step: draw_batch(sampler, method, context, step, stage.batch),
+        weights=supervised_weights(stage) | dict(weights),
+        validate=lambda: validation_dice(student, validation, context),
+        main="ce",
+        ramped=frozenset(weights),
+        warmup_epochs=stage.warmup_epochs,
+        balance=stage.balance_target if stage.balance == "gradient_norm" else None,
+    )
+    trained = Loop(task, stage, context).run()
+    records = [*term_health(trained.history, list(weights)), *view_health(context, student, method, sampler)]
+    return network_draft(context, student, trained, records)
+
+
+def term_health(history: list[dict[str, Any]], terms: list[str]) -> list[dict[str, Any]]:
+    """Mean gradient norm of every term relative to cross-entropy's; a term without gradient is a warning."""
+    records = []
+    for term in terms:
+        ratio, cosine = (
+            sum(float(row[f"{kind}/{term}"]) for row in history) / len(history) for kind in ("grad_ratio", "grad_cosine")
+        )
+        warning = None
+        if ratio < SILENT_RATIO:
+            warning = f"term {term!r} has next to no gradient ({ratio:.1e} of cross-entropy's): it teaches nothing"
+        records.append(health(f"gradient ratio {term}", ratio, 1.0, ok=warning is None, warning=warning))
+        records.append(health(f"gradient cosine {term}", cosine, None))
+    return records
+
+
+@torch.no_grad()
+def view_health(
+    context: StageContext, student: SegmentationNetwork, method: Method, sampler: TileSampler
+) -> list[dict[str, Any]]:
+    """Cosine of anchor and view in the student's standardised vectors, per view kind."""
+    aligned = method.guides.san
+    if aligned is None or not method.views:
+        return []
+    student.eval()
+    anchors = sampler.draw(0, 32).images
+    records = []
+    for kind in dict.fromkeys(method.views):
+        view = make_views(anchors, (kind,), step_generator(context.node.seed, 0, VIEW_STREAM))[0]
+        vectors = aligned.vectors(student.encode(torch.cat([anchors, view])).bottleneck, standardised=True)
+        first, second = vectors.chunk(2)
+        cosine = float(torch.cosine_similarity(first, second, dim=1).mean())
+        records.append(health(f"anchor-view cosine {kind}", cosine, 1.0, host="student"))
+    return records

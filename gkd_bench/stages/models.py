@@ -1,0 +1,80 @@
+"""Build networks from settings and load them from artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gkd_bench.config.schema import Header
+from gkd_bench.distillation.base import Aligned, freeze
+from gkd_bench.networks.alignment import AlignmentNetwork
+from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.networks.build import build, seeded
+from gkd_bench.networks.semantic import SemanticAutoencoder, SemanticPrior
+from gkd_bench.stages.context import StageContext
+from gkd_bench.store.artefacts import Artefact
+
+SEMANTIC_STRIDE = 8
+
+
+def new_network(spec: Mapping[str, Any], seed: int, device: torch.device) -> SegmentationNetwork:
+    """A segmentation network with seeded weights, from a ``{name, width}`` block."""
+    return build(spec["name"], spec["width"], seed=seed).to(device)
+
+
+def load_network(artefact: Artefact, device: torch.device) -> SegmentationNetwork:
+    """The segmentation network of a teacher, baseline or distill artefact, frozen."""
+    network = new_network(artefact.node.settings["network"], 0, device)
+    network.load_state_dict(artefact.tensors("network"))
+    freeze(network)
+    return network
+
+
+def new_alignment(host: SegmentationNetwork, header: Header, tile: int, seed: int) -> AlignmentNetwork:
+    """An untrained alignment network for a host's bottleneck, with seeded weights, on the host's device."""
+    side = max(1, tile // host.stride)
+    device = next(host.parameters()).device
+    with seeded(seed):
+        network = AlignmentNetwork(
+            host.bottleneck_channels, (side, side), header.kind, header.dim, header.hidden, mixing=header.mixing
+        )
+    return network.to(device)
+
+
+def load_aligned(artefact: Artefact, host: SegmentationNetwork) -> Aligned:
+    """TAN or SAN with its vector statistics, frozen, on the host's device."""
+    settings = artefact.node.settings
+    network = new_alignment(host, Header.model_validate(settings["header"]), settings["tile"], 0)
+    network.load_state_dict(artefact.tensors("network"))
+    statistics = artefact.tensors("statistics")
+    aligned = Aligned(network, statistics["mu"], statistics["sd"]).to(next(host.parameters()).device)
+    freeze(aligned)
+    return aligned
+
+
+def new_prior(header: Header, width: float, tile: int, seed: int, device: torch.device) -> SemanticPrior:
+    """An untrained P-SAE: mask autoencoder and vector part, with seeded weights."""
+    side = max(1, tile // SEMANTIC_STRIDE)
+    with seeded(seed):
+        autoencoder = SemanticAutoencoder(width)
+        vector_part = AlignmentNetwork(
+            autoencoder.bottleneck_channels, (side, side), header.kind, header.dim, header.hidden, mixing="when_needed"
+        )
+    return SemanticPrior(autoencoder, vector_part).to(device)
+
+
+def load_prior(artefact: Artefact, device: torch.device) -> SemanticPrior:
+    """The trained P-SAE of a semantic artefact, frozen."""
+    settings = artefact.node.settings
+    header = Header.model_validate(settings["header"])
+    prior = new_prior(header, settings["width"], settings["tile"], 0, device)
+    prior.load_state_dict(artefact.tensors("prior"))
+    freeze(prior)
+    return prior
+
+
+def input_network(context: StageContext, role: str) -> SegmentationNetwork:
+    """The frozen network of the stage in this role."""
+    return load_network(context.input(role), context.device)

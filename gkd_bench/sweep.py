@@ -1,0 +1,153 @@
+"""The main job, from top to bottom: load, prepare, plan, run, report. ``python -m gkd_bench.sweep sweeps/NAME.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from gkd_bench.config.load import LoadedSweep, load_sweep
+from gkd_bench.config.schema import Sweep
+from gkd_bench.errors import DataError, GkdBenchError
+
+EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The domains of a sweep: ``domain@fingerprint`` of those that are there, the reason of those that are not."""
+
+    references: Mapping[str, str]
+    missing: Mapping[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sweep file; returns the exit code: 0 done, 1 some stages failed, 2 a mistake of the user, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    _interrupt_on_terminate()
+    try:
+        return run(arguments, console)
+    except GkdBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        console.print("Stopped. Finished stages and trials are kept; run the same command again to go on.")
+        return EXIT_INTERRUPTED
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """The story of the main job."""
+    loaded = load_sweep(arguments.file, arguments.profile, arguments.set)
+    sweep = named(loaded)
+    domains = prepare(sweep, arguments.allow_missing, console)
+
+    from gkd_bench.conduct import Conductor
+    from gkd_bench.plan import Planner
+    from gkd_bench.store.artefacts import open_store
+
+    conductor = Conductor(sweep, Planner(sweep, domains.references), open_store(sweep.storage.root))
+    if arguments.plan:
+        from gkd_bench.preview import plan_table, preview
+
+        console.print(plan_table(preview(conductor)))
+        return 0
+    result = conductor.finished()
+    if result is None:
+        from gkd_bench.cluster.launch import open_engine
+        from gkd_bench.cluster.progress import LiveView
+        from gkd_bench.cluster.ray_engine import Places
+
+        root = Path(sweep.data.root) if sweep.data.root else None
+        places = Places(Path(sweep.storage.root), cache_folder(sweep), root)
+        with (
+            open_engine(sweep.compute, places, conductor.store.has, sweep.search.concurrency) as (engine, run_study),
+            LiveView(engine.snapshot, conductor.status, console),
+        ):
+            result = conductor.run(engine, run_study)
+    else:
+        console.print("Everything is in the store already: nothing to train.")
+
+    from gkd_bench.publish import publish
+
+    publish(sweep, conductor.store, result, domains.references, domains.missing, command_line(arguments), console)
+    for stage, cause in result.failures.items():
+        console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False)
+    return EXIT_FAILED_STAGES if result.failures else 0
+
+
+def named(loaded: LoadedSweep) -> Sweep:
+    """The sweep, its name extended by the profile, so that a small run never overwrites the tables of a full one."""
+    sweep = loaded.sweep
+    return sweep.model_copy(update={"name": f"{sweep.name}-{loaded.profile}"}) if loaded.profile else sweep
+
+
+def prepare(sweep: Sweep, allow_missing: bool, console: Console) -> Domains:
+    """Check every file of every domain, then prepare what is not prepared yet.
+
+    Raises:
+        DataError: domains are missing and that is not allowed, or no source or target is left. Lists every file.
+    """
+    from gkd_bench.data.check import preflight
+    from gkd_bench.data.prepare import prepare_domain
+
+    root = Path(sweep.data.root) if sweep.data.root else None
+    cache = cache_folder(sweep)
+    errors = preflight(sweep.data.domains, root, sweep.data.prepare, cache)
+    if errors and not allow_missing:
+        text = "\n\n".join(map(str, errors.values()))
+        advice = "--allow-missing runs without these domains and marks their cells n/a."
+        raise DataError(text.splitlines(), ", ".join(errors), advice)
+    present = [name for name in sweep.data.domains if name not in errors]
+    if not [name for name in sweep.sources() if name in present]:
+        raise DataError([str(error) for error in errors.values()], ", ".join(errors), "No source domain is left to train on.")
+    for name, error in errors.items():
+        console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
+    references = {name: prepare_domain(name, root, sweep.data.prepare, cache).reference for name in present}
+    return Domains(references, {name: error.problems[0] for name, error in errors.items()})
+
+
+def cache_folder(sweep: Sweep) -> Path:
+    """Where prepared domains are kept."""
+    return Path(sweep.storage.root) / "data"
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command that does the same again, fit for a shell."""
+    words = ["python", "-m", "gkd_bench.sweep", str(arguments.file)]
+    words += ["--profile", arguments.profile] if arguments.profile else []
+    for assignment in arguments.set:
+        words += ["--set", assignment]
+    words += ["--allow-missing"] if arguments.allow_missing else []
+    return shlex.join(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gkd_bench.sweep", description=__doc__)
+    parser.add_argument("file", type=Path, help="sweep file")
+    parser.add_argument("--profile", help="named profile of the sweep file, for example: small")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting; may be repeated")
+    parser.add_argument("--plan", action="store_true", help="print what would run, and run nothing")
+    parser.add_argument("--allow-missing", action="store_true", help="score what is there, mark missing domains n/a")
+    return parser
+
+
+def _interrupt_on_terminate() -> None:
+    """SIGTERM stops as cleanly as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

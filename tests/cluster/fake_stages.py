@@ -1,0 +1,96 @@
+"""A stage runner for tests: sleeps, reports epochs, writes one marker file; crashes, kills itself or hangs when told to.
+
+Settings: ``epochs``, ``seconds`` (each epoch), ``value`` (objective of the last epoch), ``fail`` (message), ``kill_at``
+(epoch before which this process kills itself, once), ``gather`` (collective every epoch).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from gkd_bench.stages.monitor import Monitor, Outcome, Progress, Workplace
+from gkd_bench.store.node import StageNode
+
+
+def node(kind: str = "distill", inputs: dict[str, StageNode] | None = None, seed: int = 0, **settings: Any) -> StageNode:
+    """A small stage."""
+    return StageNode(kind, settings, seed, {}, {role: above.key for role, above in (inputs or {}).items()})
+
+
+def artefact(store: Path, key: str) -> Path:
+    """The marker file of a finished stage."""
+    return store / key
+
+
+def runs(store: Path, key: str) -> int:
+    """How often a stage was begun."""
+    log = store / f"{key}.runs"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def final_value(store: Path, key: str) -> float:
+    """The objective that a finished stage left."""
+    return float(artefact(store, key).read_text())
+
+
+def execute(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
+    """Run one fake stage; see the module's text."""
+    store, settings = workplace.store, node.settings
+    if artefact(store, node.key).exists():
+        return Outcome("cached")
+    if workplace.rank == 0:
+        with (store / f"{node.key}.runs").open("a") as log:
+            log.write(f"{os.getpid()}\n")
+    missing = [role for role, key in node.inputs.items() if not artefact(store, key).exists()]
+    if missing or "fail" in settings and settings.get("fail_rank", workplace.rank) == workplace.rank:
+        raise ValueError(settings.get("fail", f"inputs missing: {missing}"))
+    return _train(node, workplace, monitor)
+
+
+def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
+    settings, checkpoint = node.settings, workplace.store / f"{node.key}.checkpoint"
+    epochs, value = settings.get("epochs", 1), settings.get("value", 0.5)
+    first = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for epoch in range(first + 1, epochs + 1):
+        _maybe_die(node, workplace, epoch)
+        stop = _sleep(settings.get("seconds", 0.0), monitor, epoch, epochs)
+        if _any_rank(stop, workplace):
+            return Outcome("stopped")
+        if workplace.rank == 0:
+            checkpoint.write_text(str(epoch))
+            monitor.report(Progress(epoch, epochs, {"val/dice": value * epoch / epochs}, 0.0))
+    if workplace.rank == 0:
+        artefact(workplace.store, node.key).write_text(str(value))
+    return Outcome("done")
+
+
+def _sleep(seconds: float, monitor: Monitor, epoch: int, epochs: int) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not monitor.should_stop():
+        monitor.step(100 * epoch, 100 * epochs)
+        time.sleep(min(0.02, seconds))
+    return monitor.should_stop()
+
+
+def _any_rank(stop: bool, workplace: Workplace) -> bool:
+    if workplace.workers == 1:
+        return stop
+    import torch
+    from torch import distributed
+
+    flag = torch.tensor([float(stop), 1.0])
+    distributed.all_reduce(flag)
+    assert flag[1] == workplace.workers
+    return bool(flag[0])
+
+
+def _maybe_die(node: StageNode, workplace: Workplace, epoch: int) -> None:
+    marker = workplace.store / f"{node.key}.killed"
+    if node.settings.get("kill_at") == epoch and workplace.rank == node.settings.get("kill_rank", 0):
+        if not marker.exists() or node.settings.get("kill_always"):
+            marker.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)

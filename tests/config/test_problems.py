@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gkd_bench.config.checks import STRIDES
+from gkd_bench.config.load import LoadedSweep, load_sweep
+from gkd_bench.config.problems import known_keys, leaves
+from gkd_bench.errors import ConfigError
+from gkd_bench.registry import NETWORKS
+
+Problems = Callable[..., tuple[str, ...]]
+
+FOUR_GPUS = {"compute": {"pools": [{"workers": 4, "gpus": 1}]}}
+
+
+def space(distribution: object, name: str = "methods.gkd.intra", method: str = "gkd", **search: object) -> dict:
+    return {"search": {"spaces": {method: {name: distribution}}, **search}}
+
+
+MISTAKES: dict[str, tuple[dict, str]] = {
+    "wrong type": ({"seeds": ["a"]}, "seeds.0: must be a whole number, found 'a'"),
+    "fraction where a whole number is needed": (
+        {"stages": {"teacher": {"epochs": 2.5}}},
+        "stages.teacher.epochs: must be a whole number, found 2.5",
+    ),
+    "word where a switch is needed": (
+        {"augment": {"flips": "yes"}},
+        "augment.flips: must be true or false, found 'yes'",
+    ),
+    "switch where a number is needed": (
+        {"stages": {"distill": {"epochs": True}}},
+        "stages.distill.epochs: must be a whole number, found true",
+    ),
+    "list where a block is needed": (
+        {"networks": []},
+        "networks: must be a block with teacher, student, semantic_width",
+    ),
+    "nothing where text is needed": (
+        {"tracking": {"experiment": {}}},
+        "experiment: must be text, found an empty value",
+    ),
+    "unknown key": (
+        {"stages": {"teacher": {"epoch": 3}}},
+        "stages.teacher.epoch: unknown key; allowed: epochs, epoch_steps, batch, optimiser, dice_weight, keep; "
+        "did you mean 'epochs'?",
+    ),
+    "unknown block": ({"network": {}}, "network: unknown key; allowed: name, task, "),
+    "misspelt network": (
+        {"networks": {"student": {"name": "mobil_unet"}}},
+        "networks.student.name: 'mobil_unet' is not a network; allowed: fanet, unet, mobile_unet, enet, erfnet; "
+        "did you mean 'mobile_unet'?",
+    ),
+    "misspelt domain": (
+        {"data": {"domains": ["phantom_claer"]}},
+        "data.domains.0: 'phantom_claer' is not a domain; allowed: chase_db1, stare, drive, hrf, phantom_clear, "
+        "phantom_dim, phantom_warm; did you mean 'phantom_clear'?",
+    ),
+    "misspelt method": (
+        {"methods": {"gdk": {}}},
+        "methods.gdk: unknown key; allowed: scratch, kd, gkd; did you mean 'gkd'?",
+    ),
+    "misspelt enum value": (
+        {"search": {"sampler": "tpa"}},
+        "search.sampler: must be 'tpe', 'random' or 'grid', found 'tpa'; did you mean 'tpe'?",
+    ),
+    "unknown preset": ({"preset": "paper"}, "preset: must be 'findings' or 'paper_like', found 'paper'; did you mean"),
+    "unknown stage kind": (
+        {"compute": {"pools": [{"stages": ["techer"]}]}},
+        "compute.pools.0.stages.0: must be 'teacher', 'baseline', 'semantic', 'alignment', 'distill' or 'evaluate', "
+        "found 'techer'; did you mean 'teacher'?",
+    ),
+    "negative weight": ({"methods": {"gkd": {"cross": -1}}}, "methods.gkd.cross: must be at least 0, found -1"),
+    "share above one": (
+        {"stages": {"evaluate": {"threshold": 2}}},
+        "stages.evaluate.threshold: must be at most 1, found 2",
+    ),
+    "overlap of one": (
+        {"stages": {"evaluate": {"overlap": 1.0}}},
+        "stages.evaluate.overlap: must be less than 1, found 1.0",
+    ),
+    "zero learning rate": (
+        {"stages": {"teacher": {"optimiser": {"lr": 0}}}},
+        "stages.teacher.optimiser.lr: must be greater than 0, found 0",
+    ),
+    "not a number": (
+        {"methods": {"kd": {"weight": float("nan")}}},
+        "methods.kd.weight: must be a finite number, found nan",
+    ),
+    "tile not a multiple of 16": (
+        {"data": {"domains": ["phantom_dim"], "tile": 100}},
+        "data.tile: must be a multiple of 16, found 100",
+    ),
+    "tile too coarse for the student": (
+        {"data": {"domains": ["phantom_dim"], "tile": 80}},
+        "data.tile: must be a multiple of 32 for student 'mobile_unet' (one bottleneck position per 32 pixels), found 80",
+    ),
+    "missing domains": ({"data": {}}, "data.domains: is missing and has no default"),
+    "no domains": ({"data": {"domains": []}}, "data.domains: must have at least 1 item, found []"),
+    "domain twice": (
+        {"data": {"domains": ["phantom_dim", "phantom_dim"]}},
+        "'phantom_dim' is listed 2 times; once is enough",
+    ),
+    "source none": ({"pairs": {"sources": "none"}}, "pairs.sources: must be 'all' or a list, found 'none'"),
+    "source null": ({"pairs": {"sources": None}}, "pairs.sources: must be 'all' or a list, found null"),
+    "no sources": (
+        {"pairs": {"sources": []}},
+        "pairs.sources: is empty, so there is no source; write 'all' or name at least",
+    ),
+    "no targets": (
+        {"pairs": {"targets": []}},
+        "pairs.targets: is empty, so there is no target; write 'all' or name at least",
+    ),
+    "source not in domains": (
+        {"pairs": {"sources": ["phantom_dimm"]}},
+        "pairs.sources.0: 'phantom_dimm' is not in data.domains (phantom_clear, phantom_dim); did you mean 'phantom_dim'?",
+    ),
+    "target not in domains": (
+        {"pairs": {"targets": ["stare"]}},
+        "pairs.targets.0: 'stare' is not in data.domains (phantom_",
+    ),
+    "source twice": ({"pairs": {"sources": ["phantom_dim"] * 2}}, "pairs.sources: 'phantom_dim' is listed 2 times"),
+    "seed twice": ({"seeds": [1, 1, 2]}, "seeds: 1 is listed 2 times; once is enough"),
+    "negative seed": ({"seeds": [-1]}, "seeds.0: must be at least 0, found -1"),
+    "real domain without a folder": (
+        {"data": {"domains": ["chase_db1", "phantom_dim"]}},
+        "data.root: is missing, but chase_db1 must be read from a folder",
+    ),
+    "variable not set": (
+        {"data": {"domains": ["hrf"], "root": "${GKD_DATA_ROOT}"}},
+        "data.root: '${GKD_DATA_ROOT}' needs the environment variable GKD_DATA_ROOT, which is not set",
+    ),
+    "name with a slash": (
+        {"name": "a/b"},
+        "name: may only have letters, digits, '_', '-' and '.', a letter or digit first",
+    ),
+    "scale without a rule": (
+        {"data": {"domains": ["phantom_dim"], "prepare": {"scale": {"rule": "none", "value": 3}}}},
+        "data.prepare.scale: rule 'none' keeps native pixels and takes no value",
+    ),
+    "grid header of odd size": (
+        {"networks": {"header": {"kind": "grid", "dim": 100}}},
+        "networks.header.dim: must be a multiple of 16 for the 'grid' header (4 x 4 positions), found 100",
+    ),
+    "warm-up longer than training": (
+        {"stages": {"distill": {"epochs": 2, "warmup_epochs": 3}}},
+        "stages.distill.warmup_epochs: must be at most stages.distill.epochs (2), found 3",
+    ),
+    "cache smaller than a batch": (
+        {"stages": {"alignment": {"cached_tiles": 8}}},
+        "stages.alignment.cached_tiles: must be 0 or at least one batch (stages.alignment.batch is 32), found 8",
+    ),
+    "batch not shared evenly": (
+        {"stages": {"teacher": {"batch": 2}}, **FOUR_GPUS},
+        "stages.teacher.batch: is shared by the 4 workers of the pool that runs 'teacher' and must be a multiple of 4, found 2",
+    ),
+    "stage without a pool": (
+        {"compute": {"pools": [{"stages": ["teacher", "baseline", "semantic", "alignment", "distill"]}]}},
+        "compute: stage 'evaluate' must be served by exactly one pool, not 0",
+    ),
+    "GPU without Ray": (
+        {"compute": {"engine": "inprocess", "pools": [{"gpus": 1}]}},
+        "compute.pools.0.gpus: must be 0 with engine 'inprocess', found 1; engine 'ray' can use more",
+    ),
+    "half precision on a CPU": (
+        {"compute": {"precision": "fp16"}},
+        "compute.pools.0.gpus: must be above 0 with precision 'fp16'",
+    ),
+    "range upside down": (
+        space({"low": 2, "high": 1}),
+        "search.spaces.gkd.methods.gkd.intra: low (2.0) must be below high (1.0)",
+    ),
+    "logarithm of zero": (
+        space({"low": 0, "high": 1, "log": True}),
+        "a logarithmic range must start above 0, not at 0.0",
+    ),
+    "range with an unknown key": (
+        space({"low": 0, "hi": 1, "high": 2}),
+        "methods.gkd.intra.hi: unknown key; allowed: low, high",
+    ),
+    "range without an end": (
+        space({"low": 0.1}),
+        "search.spaces.gkd.methods.gkd.intra.high: is missing and has no default",
+    ),
+    "number where a distribution is needed": (
+        space(0.3),
+        "methods.gkd.intra: must be a block with low, high, log, points or a block with choice, found 0.3",
+    ),
+    "nothing to choose from": (space({"choice": []}), "methods.gkd.intra.choice: must have at least 1 item, found []"),
+    "list as a choice": (
+        space({"choice": [[1]]}),
+        "choice.0: must be a number or a whole number or text or true or false",
+    ),
+    "range below the allowed": (
+        space({"low": -1, "high": 1}),
+        "search.spaces.gkd.methods.gkd.intra.low: methods.gkd.intra must be at least 0, found -1.0",
+    ),
+    "choice that is not allowed": (
+        space({"choice": ["mse", "l1"]}, "methods.gkd.graph_loss"),
+        "methods.gkd.graph_loss.choice.1: methods.gkd.graph_loss must be 'mse' or 'softmax_kl', found 'l1'",
+    ),
+    "search of an unknown setting": (
+        space({"low": 0, "high": 1}, "methods.gkd.intr"),
+        "'methods.gkd.intr' is not a setting that a search of 'gkd' may change; allowed: methods.gkd.intra, ",
+    ),
+    "search of a training setting": (
+        space({"low": 1e-4, "high": 1e-2}, "stages.teacher.optimiser.lr"),
+        "'stages.teacher.optimiser.lr' is not a setting that a search of 'gkd' may change",
+    ),
+    "search of another method's setting": (
+        space({"low": 1, "high": 2}, "methods.kd.weight") | {"methods": {"kd": {}, "gkd": {}}},
+        "'methods.kd.weight' is not a setting that a search of 'gkd' may change",
+    ),
+    "search of a method that is not chosen": (
+        space({"low": 1, "high": 2}, "methods.kd.weight", "kd"),
+        "search.spaces.kd: method 'kd' is not chosen; add a block methods.kd or leave its search space out",
+    ),
+    "search of an unknown method": (
+        space({"low": 1, "high": 2}, "methods.gdk.intra", "gdk"),
+        "search.spaces.gdk: 'gdk' is not a method; allowed: scratch, kd, gkd; did you mean 'gkd'?",
+    ),
+    "empty space": ({"search": {"spaces": {"gkd": {}}}}, "search.spaces.gkd: is empty; name at least one setting"),
+    "trials of nothing": (
+        {"search": {"trials": 4}},
+        "search.trials: asks for 4 trials, but search.spaces names nothing",
+    ),
+    "grid larger than the trials": (
+        space({"low": 0, "high": 1, "points": 9}, sampler="grid", trials=8),
+        "search.trials: must be at least 9, the size of the grid of 'gkd', found 8",
+    ),
+    "grace longer than training": (
+        space({"low": 0, "high": 1}, trials=4, grace_epochs=101),
+        "search.grace_epochs: must be at most stages.distill.epochs (100), found 101",
+    ),
+    "more trials at once than groups": (
+        space({"low": 0, "high": 1}, trials=4, concurrency=3),
+        "search.concurrency: 3 trials cannot run at once on 1 worker group; raise groups or lower this",
+    ),
+    "profiles not a block": ({"profiles": ["small"]}, "profiles: must be a block of named profiles, found ['small']"),
+    "profile not a block": ({"profiles": {"small": 3}}, "profiles.small: must be a block of settings, found 3"),
+    "unknown key in a profile not chosen": (
+        {"profiles": {"small": {"netwroks": {}}}},
+        "profiles.small.netwroks: unknown key; allowed: name, task, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_gives_exactly_one_clear_line(problems: Problems, mistake: str) -> None:
+    blocks, words = MISTAKES[mistake]
+    lines = problems(**blocks)
+    assert len(lines) == 1, lines
+    assert words in lines[0]
+    assert "\n" not in lines[0]
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once(write: Callable[[str], Path]) -> None:
+    text = """\
+name: many mistakes
+data: {domains: [phantom_dim, phantom_worm], tile: 96}
+pairs: {sources: [phantom_dmi]}
+networks:
+  teacher: {name: fanett}
+stages:
+  teacher: {epochs: -1, epoch: 3}
+methods: {gkd: {intra: -0.1}}
+search: {trials: 2, sampler: tpee}
+seeds: [0, 0]
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write(text))
+    found = {line.split(":")[0]: line.rpartition("(")[2] for line in caught.value.problems}
+    assert found == {
+        "name": "line 1)",
+        "data.domains.1": "line 2)",
+        "pairs.sources.0": "line 3)",
+        "networks.teacher.name": "line 5)",
+        "stages.teacher.epochs": "line 7)",
+        "stages.teacher.epoch": "line 7)",
+        "methods.gkd.intra": "line 8)",
+        "search.sampler": "line 9)",
+        "seeds": "line 10)",
+    }
+    assert str(caught.value).startswith("9 problems in ")
+
+
+def test_a_broken_value_causes_no_further_problems(problems: Problems) -> None:
+    lines = problems(data={"domains": "phantom_dim"}, pairs={"sources": ["phantom_dim"]})
+    assert lines == ("data.domains: must be a list, found 'phantom_dim' (line 3)",)
+
+
+def test_problem_of_a_profile_names_the_profile_and_its_line(write: Callable[[str], Path]) -> None:
+    text = "name: a\ndata: {domains: [phantom_dim]}\nprofiles:\n  small:\n    seeds: [a]\n"
+    with pytest.raises(ConfigError) as chosen:
+        load_sweep(write(text), "small")
+    assert chosen.value.problems == ("seeds.0: must be a whole number, found 'a' (profile small, line 5)",)
+    with pytest.raises(ConfigError) as not_chosen:
+        load_sweep(write(text))
+    assert not_chosen.value.problems == ("profiles.small.seeds.0: must be a whole number, found 'a' (line 5)",)
+
+
+def test_unknown_profile_names_the_nearest(load: Callable[..., LoadedSweep]) -> None:
+    with pytest.raises(ConfigError, match=r"no profile 'smal'; the file has small, tiny; did you mean 'small'\?"):
+        load(profile="smal", profiles={"small": {}, "tiny": {}})
+    with pytest.raises(ConfigError, match="the file has no profiles"):
+        load(profile="small")
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").touch()
+    with pytest.raises(ConfigError, match=r"no such file; did you mean '.*quickstart\.yaml'\?"):
+        load_sweep(tmp_path / "quikstart.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x80abc"])
+def test_binary_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load_sweep(path)
+
+
+def test_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_sweep(tmp_path)
+
+
+def test_yaml_mistake_gives_line_and_column(write: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write("name: a\ndata: {domains: [a}\n"))
+    (line,) = caught.value.problems
+    assert line.startswith("line 2, column 19: not valid YAML")
+
+
+def test_long_values_are_cut(problems: Problems) -> None:
+    (line,) = problems(seeds="x" * 5000)
+    assert len(line) < 150
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(path=st.sampled_from(leaves(())), value=_JSON)
+def test_any_value_anywhere_is_accepted_or_reported_never_a_crash(path: str, value: object) -> None:
+    from gkd_bench.config import load as module
+
+    tree: dict = {"name": "a", "data": {"domains": ["phantom_dim"]}}
+    *parents, last = path.split(".")
+    block = tree
+    for step in parents:
+        block = block.setdefault(step, {})
+    block[last] = value
+    sweep, problems = module._examine(tree, [])
+    assert (sweep is None) == bool(problems)
+    for problem in problems:
+        assert "\n" not in problem.text
+
+
+def test_schema_paths_reach_through_lists_and_unions() -> None:
+    assert "cpus" in known_keys(("compute", "pools", 0))
+    assert known_keys(("search", "spaces", "gkd", "x")) == ["low", "high", "log", "points", "choice"]
+    assert known_keys(("seeds",)) == []
+    assert "stages.alignment.weights.sem" in leaves(("stages", "alignment"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_strides_agree_with_the_networks(name: str) -> None:
+    pytest.importorskip("torch")
+    assert NETWORKS.load(name)(width=0.25).stride == STRIDES[name]
+
+
+def test_checking_a_file_imports_nothing_heavy_and_starts_nothing(write: Callable[[str], Path]) -> None:
+    path = write("name: a\ndata: {domains: [phantom_dim]}\nseeds: [x]\n")
+    code = f"""
+import sys
+from gkd_bench.config.load import load_sweep
+from gkd_bench.errors import ConfigError
+try:
+    load_sweep({str(path)!r})
+except ConfigError as error:
+    assert len(error.problems) == 1
+else:
+    raise SystemExit("no error")
+heavy = {{"ray", "torch", "mlflow", "numpy", "scipy", "pandas", "optuna", "cv2"}} & set(sys.modules)
+raise SystemExit(f"imported {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
