@@ -3,7 +3,7 @@
 Run: ``OMP_NUM_THREADS=1 python benchmarks/frechet.py``, and once more without the variable (all cores).
 Needs scipy; torchmetrics (``pip install 'gkd-bench[bench]'``) is left out with a note when absent.
 Ends with code 1 when a goal is missed: n = 40, d = 1024 in < 5 ms and > 100 times faster than ``sqrtm``; n = 2000, d = 512 no slower than
-any other way.
+any other way. Ways are compared by their fastest calls, which a busy machine disturbs least.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def time_ways(ways: dict[str, Way], count: int, dim: int, rounds: int) -> list[T
 
 
 def _turn(way: Way, a: Vectors, b: Vectors) -> list[float]:
-    end, taken = time.perf_counter() + TURN, []
+    end = time.perf_counter() + TURN
+    taken: list[float] = []
     while not taken or time.perf_counter() < end:
         start = time.perf_counter()
         way(a, b)
@@ -121,10 +122,10 @@ def _turn(way: Way, a: Vectors, b: Vectors) -> list[float]:
 
 def show(title: str, timings: list[Timing]) -> None:
     """Print one table."""
-    ours = timings[0].median
+    ours = timings[0].fastest
     print(f"\n{title}\n{'way':<28}{'median ms':>12}{'fastest ms':>12}{'x ours':>10}{'value':>18}")
     for t in timings:
-        print(f"{t.way:<28}{t.median * 1e3:>12.2f}{t.fastest * 1e3:>12.2f}{t.median / ours:>10.1f}{t.value:>18.6f}")
+        print(f"{t.way:<28}{t.median * 1e3:>12.2f}{t.fastest * 1e3:>12.2f}{t.fastest / ours:>10.1f}{t.value:>18.6f}")
 
 
 def show_reports() -> None:
@@ -133,20 +134,22 @@ def show_reports() -> None:
         vectors = np.random.default_rng(1).normal(size=(2, count, dim))
         start = time.perf_counter()
         frechet_report(vectors[0], vectors[1])
-        print(f"\nreport with 200 replicates and 20 halves, n = {count}, d = {dim}: {time.perf_counter() - start:.2f} s")
+        print(
+            f"\nreport with 200 replicates and 20 halves, n = {count}, d = {dim}: {time.perf_counter() - start:.2f} s"
+        )
 
 
 def missed_goals(small: list[Timing], large: list[Timing]) -> list[str]:
     """The goals that these timings miss, in words."""
     by_name = {t.way: t for t in small}
-    ours, sqrtm = by_name[OURS].median, by_name[SQRTM].median
+    ours, sqrtm = by_name[OURS], by_name[SQRTM].fastest / by_name[OURS].fastest
     missed = []
-    if ours >= 5e-3:
-        missed.append(f"n = 40, d = 1024 took {ours * 1e3:.1f} ms, not < 5 ms")
-    if sqrtm <= 100 * ours:
-        missed.append(f"n = 40, d = 1024 is {sqrtm / ours:.0f} times faster than sqrtm, not > 100 times")
-    faster = [t for t in large[1:] if t.median < large[0].median]
-    missed += [f"n = 2000, d = 512: {t.way} is faster, {t.median * 1e3:.0f} ms" for t in faster]
+    if ours.median >= 5e-3:
+        missed.append(f"n = 40, d = 1024 took {ours.median * 1e3:.1f} ms, not < 5 ms")
+    if sqrtm <= 100:
+        missed.append(f"n = 40, d = 1024 is {sqrtm:.0f} times faster than sqrtm, not > 100 times")
+    faster = [t for t in large[1:] if t.fastest < large[0].fastest]
+    missed += [f"n = 2000, d = 512: {t.way} is faster, {t.fastest * 1e3:.0f} ms" for t in faster]
     return missed
 
 

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: Sequence[str]) -> int:
     """Run the main job with its own options (also ``python -m gkd_bench.sweep``)."""
-    from gkd_bench import sweep
+    from gkd_bench.sweep import main as run_sweep
 
-    return int(sweep.main(list(arguments)) or 0)
+    return run_sweep(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -81,6 +81,7 @@ class Broker:
     async def close(self) -> None:
         """End all groups: running stages are asked to stop, waiting groups are sent home."""
         self._closed = True
+        self._queue.stop_running()
         self._changed()
 
     async def give_up(self, cause: str) -> None:
@@ -110,7 +111,7 @@ class Broker:
 
     async def heartbeat(self, group: str, key: str, done: int, total: int) -> bool:
         """Steps done; true when the stage should stop."""
-        return self._queue.heartbeat(group, key, done, total) or self._closed
+        return self._queue.heartbeat(group, key, done, total)
 
     async def report(self, group: str, key: str, progress: Progress) -> None:
         """A finished epoch."""

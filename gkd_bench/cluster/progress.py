@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -74,7 +75,8 @@ class LiveView:
 
     def _repeat(self, seconds: float, draw: Callable[[], None]) -> None:
         while not self._ended.wait(seconds):
-            draw()
+            with suppress(Exception):  # the view is an ornament: an engine that is closing must not end it, or be hurt by it
+                draw()
 
     def line(self) -> str:
         """Everything in one line."""

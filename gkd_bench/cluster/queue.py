@@ -185,6 +185,12 @@ class StageQueue:
             for item in items:
                 self._drop_unwanted(item)
 
+    def stop_running(self) -> None:
+        """Ask every running stage to stop; those that somebody still wants go back to the queue."""
+        with self._lock:
+            for item in self._items.values():
+                item.stop = item.stop or item.status == "running"
+
     def _drop_unwanted(self, item: _Item) -> None:
         if item.status == "settled" or self._wanted(item):
             return
@@ -298,7 +304,7 @@ class StageQueue:
             elif result.state != "stopped" or not self._wanted(item):
                 self._settle(item, result)
             elif item.stop:
-                self._requeue(item, "asked for again while it was being stopped")
+                self._requeue(item, "stopped, but still wanted")
             else:
                 self._settle(item, StageFailure(key, str(item.node), "it stopped without being asked to"))
             return True

@@ -58,6 +58,8 @@ class RayEngine:
             start_timeout: seconds after which every pool must have a group that is up.
         """
         import ray
+        import ray.train.torch
+        import ray.tune  # both here: the group threads and a search would import them at once, and trip over each other
 
         self._ray: Any = ray
         self._has, self._compute = has, compute
@@ -66,7 +68,7 @@ class RayEngine:
         self._broker = start_broker(self.broker_name, compute.max_failures)
         self._closed = threading.Event()
         self._groups = dict(_groups(compute))
-        self._threads = [self._start_group(name, pool, places) for name, pool in self._groups.items()]
+        self._threads = {name: self._start_group(name, pool, places) for name, pool in self._groups.items()}
         threading.Thread(target=self._watch_start, args=(start_timeout,), name="gkd-start", daemon=True).start()
 
     # ------------------------------------------------------------ groups
@@ -92,7 +94,7 @@ class RayEngine:
         cause = "it ended by itself; see the workers' logs in Ray's session folder"
         try:
             self._trainer(plan, pool).fit()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # Ray exits threads that wait for a session that has ended
             cause = one_line(error)
         if not self._closed.is_set():
             self._give_up(f"worker group {plan.group} is lost: {cause}")
@@ -199,8 +201,9 @@ class RayEngine:
         self._closed.set()
         try:
             self._ray.get(self._broker.close.remote(), timeout=CLOSE_SECONDS)
-            for thread in self._threads:
-                thread.join(CLOSE_SECONDS)
+            started = {group.name for group in self.snapshot().groups if group.starts}
+            for name, thread in self._threads.items():
+                thread.join(CLOSE_SECONDS if name in started else 0.0)
         except self._ray.exceptions.RayError:
             return  # the broker is gone, and the groups with it
 

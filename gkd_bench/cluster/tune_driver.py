@@ -132,9 +132,9 @@ class StudySearcher(Searcher):
         self._tell(work, "died" if error else result.get("state", "cut"), result.get("cause", ""))
 
     def _tell(self, work: _Open, state: str, cause: str) -> None:
-        number = work.trial.number
-        if state in ("done", "cached"):
-            self.study.tell(number, "complete", self.job.final_value(work.keys[-1]))
+        number, last = work.trial.number, work.keys[-1]
+        if state in ("done", "cached") or (state == "cut" and self.job.has(last)):  # stopped too late to save anything
+            self.study.tell(number, "complete", self.job.final_value(last))
         elif state == "cut":
             self.study.tell(number, "pruned")
         elif state in ("failed", "died"):

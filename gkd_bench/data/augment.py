@@ -6,6 +6,7 @@ workers together see exactly the batch of one. The ranges are this project's cho
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ from gkd_bench.config.schema import ViewKind
 
 Level = Literal["none", "light", "strong", "photometric", "noise_blur"]
 
-FIELD_CELLS = 4
+FIELD_CELLS = (4, 4)
 
 
 @dataclass(frozen=True)
@@ -84,46 +85,44 @@ def photometric(images: Tensor, level: Level, generator: torch.Generator, rows: 
         (batch, 1, height, width) float32 in [0, 1]. Noise differs between kinds of device, nothing else does.
     """
     rows = rows or Rows(len(images))
-    strength = STRENGTHS[level]
+    strength, device = STRENGTHS[level], images.device
 
     def draw(limit: float, *shape: int) -> Tensor:
-        """Uniform in [-limit, limit], (rows, 1, ...)."""
-        values = (torch.rand((rows.batch, 1, *(shape or (1, 1))), generator=generator) * 2 - 1) * limit
-        return rows.of(values).to(images.device)
+        """Uniform in [-limit, limit], (rows, 1, ...), on the CPU."""
+        return rows.of((torch.rand((rows.batch, 1, *(shape or (1, 1))), generator=generator) * 2 - 1) * limit)
 
     gamma, contrast, brightness = draw(strength.gamma), draw(strength.contrast), draw(strength.brightness)
-    noise, blur = draw(strength.noise).abs(), draw(strength.blur).abs()
-    field = draw(strength.field, FIELD_CELLS, FIELD_CELLS)
+    noise, blur, field = draw(strength.noise).abs(), draw(strength.blur).abs(), draw(strength.field, *FIELD_CELLS)
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
 
     out = images
     if strength.gamma:
-        out = out.clamp_min(1e-4) ** gamma.exp()
+        out = out.clamp_min(1e-4) ** _exp(gamma).to(device)
     if strength.field:
-        out = out * (1 + F.interpolate(field, images.shape[-2:], mode="bilinear", align_corners=True))
+        out = out * (1 + F.interpolate(field.to(device), images.shape[-2:], mode="bilinear", align_corners=True))
     if strength.contrast or strength.brightness:
-        out = (out - 0.5) * (1 + contrast) + 0.5 + brightness
+        out = (out - 0.5) * (1 + contrast.to(device)) + 0.5 + brightness.to(device)
     if strength.blur:
         out = gaussian_blur(out, blur)
     if strength.noise:
-        out = out + noise * _noise(images, rows, noise_seed)
+        out = out + noise.to(device) * _noise(images, rows, noise_seed)
     return out.clamp(0, 1)
 
 
 def gaussian_blur(images: Tensor, deviation: Tensor) -> Tensor:
-    """Blur with one standard deviation per sample, cut at two pixels; weights of 0 deviation leave the image as it is.
+    """Blur with one standard deviation per sample, cut at two pixels and mirrored at borders; 0 leaves the image as it is.
 
     Args:
         images: (batch, 1, height, width).
-        deviation: (batch, 1, 1, 1), pixels.
+        deviation: (batch, 1, 1, 1), pixels, on the CPU.
     """
-    offsets = torch.arange(-2, 3, device=images.device).view(-1, 1, 1, 1, 1)
-    weights = torch.exp(-(offsets**2) / (2 * deviation.clamp_min(1e-3) ** 2))
-    weights = weights / weights.sum(0)
+    offsets = torch.arange(-2, 3).view(-1, 1, 1, 1, 1)
+    weights = _exp(-(offsets**2) / (2 * deviation.clamp_min(1e-3) ** 2))
+    weights = (weights / _sum(list(weights))).to(images.device)
     for dim, pad in ((-1, (2, 2, 0, 0)), (-2, (0, 0, 2, 2))):
         padded = F.pad(images, pad, mode="reflect")
         length = images.shape[dim]
-        images = torch.stack([weights[i] * padded.narrow(dim, i, length) for i in range(5)]).sum(0)
+        images = _sum([weights[i] * padded.narrow(dim, i, length) for i in range(5)])
     return images
 
 
@@ -159,3 +158,13 @@ def _noise(images: Tensor, rows: Rows, seed: int) -> Tensor:
     generator = torch.Generator(device=images.device).manual_seed(seed)
     noise = torch.randn((rows.batch, *images.shape[1:]), generator=generator, device=images.device)
     return rows.of(noise)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    """Sum from first to last; ``Tensor.sum`` chooses its order by the size of the batch, which workers would see."""
+    return functools.reduce(torch.add, terms)
+
+
+def _exp(values: Tensor) -> Tensor:
+    """Exponential by way of float64: in float32 its last bit depends on how many values share the call."""
+    return values.double().exp().float()

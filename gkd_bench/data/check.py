@@ -23,6 +23,7 @@ from gkd_bench.errors import DataError
 
 SHIFTS = tuple((dy, dx) for dy in range(-6, 7, 2) for dx in range(-6, 7, 2))
 LARGEST_SHIFT = 2.0
+LEAST_CONTRAST = 2.0  # grey levels; real photographs have 10 and more
 WIDTH_TOLERANCE = 0.25
 
 
@@ -202,7 +203,7 @@ def _problems(checks: Sequence[ImageCheck]) -> list[str]:
     found = [
         f"{c.name}: vessels are not darker than their surroundings ({c.contrast:.1f})"
         for c in checks
-        if c.contrast <= 0
+        if c.contrast < LEAST_CONTRAST
     ]
     found += [
         f"{c.name}: label seems shifted by {c.shift} pixels (rows, columns)"

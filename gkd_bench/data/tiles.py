@@ -33,18 +33,19 @@ class TileBatch(NamedTuple):
     fov: Tensor
 
 
-class GridTiles(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class GridTiles:
     """All tiles of a non-overlapping grid.
 
     Attributes:
         images: (tiles, 1, tile, tile) float32 in [0, 1].
         labels: (tiles, tile, tile) int64.
-        image_index: (tiles,) int64, the image that each tile is from.
+        index: (tiles,) int64, the image that each tile is from.
     """
 
     images: Tensor
     labels: Tensor
-    image_index: Tensor
+    index: Tensor
 
 
 @dataclass(frozen=True)

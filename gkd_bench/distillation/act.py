@@ -71,6 +71,9 @@ class AlignmentTraining(nn.Module):
         self.network, self.host, self.prior = network, host, prior
         self.frozen = nn.ModuleList([host, prior]).eval().requires_grad_(False)
         self.term_weights = {name: value for name, value in weights.model_dump().items() if value}
+        if not {"rec", "con"} & set(self.term_weights):  # nothing trains the header
+            network.mirror.requires_grad_(False)
+            network.unmix.requires_grad_(False)
 
     def train(self, mode: bool = True) -> AlignmentTraining:
         """Training mode reaches the alignment network only."""

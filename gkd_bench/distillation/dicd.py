@@ -30,17 +30,22 @@ def drop_skips(skips: Skips, probability: float) -> Skips:
     return Skips(tuple(maps), skips.size)
 
 
+def spatial_size(maps: Tensor) -> tuple[int, int]:
+    """(height, width) of (batch, channels, height, width)."""
+    return int(maps.shape[-2]), int(maps.shape[-1])
+
+
 def teacher_decodes_student(
     teacher: SegmentationNetwork, tan: Aligned, vectors: Tensor, features: Features, skip_drop: float = 0.0
 ) -> Tensor:
     """q1 as logits: the student's ``vectors`` (batch, dim) through TAN's header and the teacher's decoder."""
-    rebuilt = tan.rebuild(vectors, tuple(features.bottleneck.shape[-2:]))
+    rebuilt = tan.rebuild(vectors, spatial_size(features.bottleneck))
     return teacher.decode(rebuilt, drop_skips(features.skips, skip_drop)).logits
 
 
 def student_decodes_teacher(student: SegmentationNetwork, san: Aligned, vectors: Tensor, own: StudentOutput) -> Tensor:
     """q2 as logits: the teacher's constant ``vectors`` (batch, dim) through SAN's header and the student's decoder."""
-    rebuilt = san.rebuild(vectors.detach(), tuple(own.features.bottleneck.shape[-2:]))
+    rebuilt = san.rebuild(vectors.detach(), spatial_size(own.features.bottleneck))
     return student.decode(rebuilt, own.features.skips).logits
 
 

@@ -67,7 +67,7 @@ class GeneralizableDistillation(Method):
         """(views + 1, batch, dim) vectors, anchor first, in float32."""
         encoded = network.encode(views.flatten(0, 1)).bottleneck
         vectors = aligned.vectors(torch.cat([anchor, encoded]), self.options.standardise)
-        return vectors.float().unflatten(0, (len(views) + 1, -1))
+        return vectors.float().view(len(views) + 1, -1, vectors.shape[-1])
 
     def _cross_term(self, student: SegmentationNetwork, own: StudentOutput, features: Features) -> Tensor:
         """DICD on the anchors."""

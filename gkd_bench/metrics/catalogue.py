@@ -44,7 +44,11 @@ METRICS: dict[str, MetricInfo] = {
         MetricInfo("sensitivity", "Sensitivity", True, 0.0, 1.0, "TP / (TP + FN)", "no foreground in the label"),
         MetricInfo("specificity", "Specificity", True, 0.0, 1.0, "TN / (TN + FP)", "no background in the label"),
         MetricInfo("accuracy", "Accuracy", True, 0.0, 1.0, "(TP + TN) / all", _NO_PIXELS),
-        MetricInfo("auc", "AUC", True, 0.0, 1.0, "Hanley and McNeil, Radiology 143:29, 1982", "the label has one class only"),
-        MetricInfo("fsd", "FSD", False, 0.0, math.inf, "reconstruction; Dowson and Landau, 1982", "fewer than 2 vectors"),
+        MetricInfo(
+            "auc", "AUC", True, 0.0, 1.0, "Hanley and McNeil, Radiology 143:29, 1982", "the label has one class only"
+        ),
+        MetricInfo(
+            "fsd", "FSD", False, 0.0, math.inf, "reconstruction; Dowson and Landau, 1982", "fewer than 2 vectors"
+        ),
     )
 }

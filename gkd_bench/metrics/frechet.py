@@ -109,7 +109,9 @@ class FrechetReport:
         return asdict(self)
 
 
-def frechet_report(a: ArrayLike, b: ArrayLike, *, bootstrap: int = 200, halves: int = 20, seed: int = 0) -> FrechetReport:
+def frechet_report(
+    a: ArrayLike, b: ArrayLike, *, bootstrap: int = 200, halves: int = 20, seed: int = 0
+) -> FrechetReport:
     """FSD with a bootstrap interval over vectors and the same-domain floor.
 
     Both sets are resampled with replacement. Repeated vectors raise an FSD, so plain percentiles would lie above the
@@ -228,8 +230,12 @@ def _checked(a: ArrayLike, b: ArrayLike) -> tuple[Vectors, Vectors]:
 def _matrix(vectors: ArrayLike, name: str, least: int = 2) -> Vectors:
     values = np.asarray(vectors, dtype=np.float64)
     if values.ndim != 2 or len(values) < least or not values.shape[1]:
-        raise StageError(f"{name}: an FSD needs a matrix of at least {least} vectors, not shape {values.shape}; use more tiles")
+        raise StageError(
+            f"{name}: an FSD needs a matrix of at least {least} vectors, not shape {values.shape}; use more tiles"
+        )
     if not np.isfinite(values).all():
         rows = int((~np.isfinite(values)).any(axis=1).sum())
-        raise StageError(f"{name}: {rows} of {len(values)} vectors hold NaN or infinities: the network has diverged; lower its lr")
+        raise StageError(
+            f"{name}: {rows} of {len(values)} vectors hold NaN or infinities: the network has diverged; lower its lr"
+        )
     return values

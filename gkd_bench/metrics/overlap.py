@@ -252,7 +252,9 @@ def _inside(fov: ArrayLike | None, values: Values, label: Mask) -> tuple[Values,
 def _require_finite(values: Values) -> None:
     bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
-        raise StageError(f"{bad} of {values.size} predicted values are NaN or infinite: the network has diverged; lower its lr")
+        raise StageError(
+            f"{bad} of {values.size} predicted values are NaN or infinite: the network has diverged; lower its lr"
+        )
 
 
 def _bin(probability: Values) -> Counts:

@@ -1,0 +1,1 @@
+"""Segmentation networks, the semantic autoencoder and the alignment networks between them."""

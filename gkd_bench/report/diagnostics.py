@@ -50,7 +50,9 @@ def health_table(records: SweepRecords) -> Table:
     frame = records.of("health").fillna({"source": "", "method": "", "host": ""})
     groups = grouped(frame, ["kind", "source", "method", "host", "check"])
     rows = tuple(_health_row(names, group) for names, group in groups)
-    caption = "Mean ± standard deviation over seeds and trials; ! a failed check. Checks warn, they do not stop a sweep."
+    caption = (
+        "Mean ± standard deviation over seeds and trials; ! a failed check. Checks warn, they do not stop a sweep."
+    )
     return Table("health", "Health checks", caption, columns, rows)
 
 

@@ -50,7 +50,9 @@ def to_rich(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(table.title), caption=Text(_caption(table)), title_justify="left", caption_justify="left")
+    shown = RichTable(
+        title=Text(table.title), caption=Text(_caption(table)), title_justify="left", caption_justify="left"
+    )
     for at, column in enumerate(table.columns):
         shown.add_column(Text(heading(column)), justify="right" if _is_number(table, at) else "left")
     for row in table.rows:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from gkd_bench.report import diagnostics, tables
+from gkd_bench.report.cells import Table
 from gkd_bench.report.frame import CELL, REQUIRED_FIELDS, SweepRecords, grouped, metric_names
-from gkd_bench.report.render import escape_markdown, to_markdown
-from gkd_bench.report.writer import DISCLAIMER
+from gkd_bench.report.render import escape_markdown, readable_rows, to_csv, to_markdown
+from gkd_bench.report.writer import DISCLAIMER, file_tables, origin_lines, page_tables, picture_names, report_page
 from gkd_bench.store.node import content_hash
 
 NOTE_LIMIT = 7900
+_TAG_LIMIT = 5000
 NODE_TAG = "gkd.node"
 TRIAL_TAG = "gkd.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -69,6 +72,23 @@ class ChildRun:
         return content_hash(asdict(self))
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where a sweep comes from.
+
+    Attributes:
+        sweep_yaml: the sweep as YAML text, defaults included.
+        command: the command that runs it again.
+        machine: one line about where it ran.
+        fingerprints: domain -> fingerprint of its prepared data.
+    """
+
+    sweep_yaml: str
+    command: str
+    machine: str = ""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
 def legal_name(text: str) -> str:
     """A metric or parameter name that MLflow takes: ``->`` becomes ``-to-``, other forbidden characters ``_``."""
     name = _ILLEGAL.sub("_", text.replace("->", "-to-"))
@@ -99,6 +119,36 @@ def parent_metrics(records: SweepRecords) -> dict[str, float]:
     }
 
 
+def sweep_files(records: SweepRecords, provenance: Provenance, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Files of the sweep's run by path: the page, CSV files, tables for MLflow's viewer, pictures and the sweep file."""
+    names = picture_names(pictures)
+    origin = origin_lines(records, provenance.command, provenance.machine)
+    page = report_page(records, [Path(names[name]) for name in sorted(names)], provenance.sweep_yaml, origin)
+    data = {"origin": origin, "data_fingerprints": dict(provenance.fingerprints)}
+    texts = {
+        "report.md": page,
+        "sweep.yaml": provenance.sweep_yaml,
+        "provenance.json": json.dumps(data, indent=2, sort_keys=True),
+    }
+    texts |= {f"csv/{name}.csv": to_csv(table, origin) for name, table in file_tables(records).items()}
+    texts |= {f"tables/{table.name}.json": _table_json(table) for table in page_tables(records)}
+    drawn = {f"overlays/{names[name]}": content for name, content in pictures.items()}
+    return {path: text.encode() for path, text in texts.items()} | drawn
+
+
+def sweep_tags(records: SweepRecords, provenance: Provenance, paths: Sequence[str]) -> dict[str, str]:
+    """Tags of the sweep's run: the note it opens on, where it comes from, and which files are tables."""
+    tables_tag = [{"path": path, "type": "table"} for path in paths if path.startswith("tables/")]
+    tags = {f"gkd.data.{domain}": fingerprint for domain, fingerprint in provenance.fingerprints.items()}
+    return {
+        **tags,
+        "gkd.command": provenance.command[:_TAG_LIMIT],
+        "gkd.machine": provenance.machine[:_TAG_LIMIT],
+        "mlflow.note.content": parent_note(records),
+        "mlflow.loggedArtifacts": json.dumps(tables_tag),
+    }
+
+
 def parent_note(records: SweepRecords, limit: int = NOTE_LIMIT) -> str:
     """The sweep's answer in Markdown: as many whole tables as fit into ``limit`` characters, the first ones first.
 
@@ -108,13 +158,21 @@ def parent_note(records: SweepRecords, limit: int = NOTE_LIMIT) -> str:
     warnings = ["## Warnings\n\n" + "".join(lines)] if lines else []
     methods = [method for method in reversed(records.methods) if method != "teacher"]
     shown = [tables.triple(records), *(tables.matrix(records, method=method) for method in [*methods, "teacher"])]
-    head = f"# {escape_markdown(records.sweep)}\n\nAll tables are among the artifacts. {DISCLAIMER}\n"
+    head = f"**{escape_markdown(tables.answer(records))}** All tables are among the artifacts. {DISCLAIMER}\n"
     sections = [head, to_markdown(shown[0], 2), *warnings, *(to_markdown(table, 2) for table in shown[1:])]
     note, left_out = "", 0
     for section in sections:
         fits = len(note) + len(section) + 100 <= limit
         note, left_out = (f"{note}{section}\n", left_out) if fits else (note, left_out + 1)
-    return note + (f"\n{left_out} more sections did not fit here; see report.md among the artifacts.\n" if left_out else "")
+    return note + (
+        f"\n{left_out} more sections did not fit here; see report.md among the artifacts.\n" if left_out else ""
+    )
+
+
+def _table_json(table: Table) -> str:
+    """The form of MLflow's ``log_table``, which cannot be used itself because it appends to a table that is there."""
+    columns, *rows = readable_rows(table)
+    return json.dumps({"columns": columns, "data": rows})
 
 
 def _trial_runs(records: SweepRecords, curves: Mapping[str, tuple[Point, ...]]) -> Iterator[ChildRun]:
@@ -164,7 +222,7 @@ def _training_rows(records: SweepRecords) -> dict[str, dict[str, Any]]:
     scored = records.of("image", "test")[columns].drop_duplicates(["source", "method", "seed"])
     known = set(_cells(trained[trained["kind"].isin(_SCORED_KINDS)]))
     orphans = scored[[cell not in known for cell in _cells(scored)]]
-    rows = pd.concat([trained, orphans]).sort_values(columns[1:] + ["key"], kind="stable")
+    rows = pd.concat([trained, orphans]).sort_values([*columns[1:], "key"], kind="stable")
     return {str(row["key"]): {str(name): value for name, value in row.items()} for row in rows.to_dict("records")}
 
 

@@ -77,6 +77,20 @@ def triple(records: SweepRecords, metric: str = HEADLINE) -> Table:
     return Table("triple", title, caption, tuple(columns), rows)
 
 
+def answer(records: SweepRecords, metric: str = HEADLINE) -> str:
+    """The sweep in one sentence: mean of every method over the foreign targets that all methods were scored on."""
+    scores = records.seed_scores
+    foreign = scores[scores["source"] != scores["target"]]
+    if foreign.empty:
+        return "No network was scored on a foreign domain."
+    means = foreign.pivot_table(index=["source", "target"], columns="method", values=metric).dropna()
+    if means.empty:
+        return "No pair of domains was scored with every method."
+    parts = [f"{method_title(method)} {means[method].mean():.3f}" for method in records.methods if method in means]
+    count = f"{len(means)} foreign source -> target pair{'s' if len(means) != 1 else ''}"
+    return f"Mean {metric_title(metric)} over {count}, n = {len(records.seeds)} seeds: {', '.join(parts)}."
+
+
 def fsd_matrix(records: SweepRecords, use: str = "domain", space: str = "aligned", method: str = "gkd") -> Table:
     """Source x target matrix of the Fréchet Semantic Distance of one method's vectors (method.md section 3).
 
@@ -261,7 +275,9 @@ def _fsd_basis(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "No FSD was measured."
     sizes = [f"{name} = {_span(frame[column])}" for name, column in (("n", "n_a"), ("m", "n_b"), ("d", "dim"))]
-    return f"Vectors per set {', '.join(sizes[:2])}; dimensions {sizes[2]}; same-domain floor {frame['floor'].mean():.3g}."
+    return (
+        f"Vectors per set {', '.join(sizes[:2])}; dimensions {sizes[2]}; same-domain floor {frame['floor'].mean():.3g}."
+    )
 
 
 def _span(values: pd.Series) -> str:

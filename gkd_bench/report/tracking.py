@@ -7,7 +7,6 @@ change, since a run stands for a content key; the sweep file, which people edit,
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -16,19 +15,27 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.render import readable_rows, to_csv
-from gkd_bench.report.runs import ChildRun, Settings, child_runs, parent_metrics, parent_note
-from gkd_bench.report.writer import file_tables, origin_lines, page_tables, picture_names, report_page
+from gkd_bench.report.runs import (
+    ChildRun,
+    Point,
+    Provenance as Provenance,
+    Settings,
+    child_runs,
+    parent_metrics,
+    sweep_files,
+    sweep_tags,
+)
 from gkd_bench.store.node import content_hash
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "gkd.sweep"
 DIGEST_TAG = "gkd.digest"
 _ENVIRONMENT = {
@@ -46,9 +54,10 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the defaults block a driver for minutes when the server is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-_BATCH = 900
+_METRICS_BATCH = 900  # MLflow takes 1000 entities at once, at most 100 of them parameters
 _PARAMS_BATCH = 90
-_TEXT_LIMIT = 5900
+_PARAM_LIMIT = 5900
+_PAGE = "workflowType=machine_learning"
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -72,23 +81,6 @@ class Backend:
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where a sweep comes from.
-
-    Attributes:
-        sweep_yaml: the sweep as YAML text, defaults included.
-        command: the command that runs it again.
-        machine: one line about where it ran.
-        fingerprints: domain -> fingerprint of its prepared data.
-    """
-
-    sweep_yaml: str
-    command: str
-    machine: str = ""
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Tracked:
     """What a call did.
 
@@ -107,10 +99,17 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """How to open MLflow: the command that serves it (empty when a server already does), and the link."""
+    """How to open MLflow.
+
+    Attributes:
+        command: the command line that serves it on this machine only; empty when a server already does.
+        link: the runs of the experiment.
+        run_link: the sweep's own run, which opens on its tables; empty when it is not known.
+    """
 
     command: str
     link: str
+    run_link: str = ""
 
 
 def resolve_backend(uri: str | None, results: Path) -> Backend:
@@ -186,15 +185,32 @@ def write_tracking(
         return Tracked(warning=warning)
 
 
-def ui_command(backend: Backend, experiment_id: str | None = None, port: int = 5000) -> Dashboard:
-    """The exact command line that serves the tracking database on this machine only, and the link to the experiment."""
-    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning" if experiment_id else "#/experiments"
-    if backend.uri.startswith("http"):
-        return Dashboard("", f"{backend.shown}/{page}")
-    words = ["mlflow", "ui", "--backend-store-uri", backend.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+def ui_command(
+    backend: Backend, experiment_id: str | None = None, run_id: str | None = None, port: int = 5000
+) -> Dashboard:
+    """The exact command line that serves the tracking database, and links to an experiment and a sweep's run.
+
+    Without ``workflowType`` in its links MLflow opens on a page about traces of language models.
+    """
+    served = backend.uri.startswith("http")
+    words = [
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        backend.uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     # The job runner starts eight more processes that nothing here uses.
     command = f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true {shlex.join(words)}"
-    return Dashboard(command, f"http://127.0.0.1:{port}/{page}")
+    root = f"{backend.shown if served else f'http://127.0.0.1:{port}'}/#/experiments"
+    link = f"{root}/{experiment_id}/runs?{_PAGE}" if experiment_id else root
+    run_link = f"{root}/{experiment_id}/runs/{run_id}?{_PAGE}" if experiment_id and run_id else ""
+    return Dashboard("" if served else command, link, run_link)
 
 
 class _Writer:
@@ -207,45 +223,35 @@ class _Writer:
     def write(
         self, records: SweepRecords, provenance: Provenance, pictures: Mapping[str, bytes], settings: Settings
     ) -> str:
-        """Write everything; the id of the sweep's run."""
+        """Write everything; the id of the sweep's run. Its digest comes last, so that a broken write is done again."""
         children = child_runs(records, settings)
-        texts = _texts(records, provenance, sorted(picture_names(pictures).values()))
-        seen = {name: hashlib.sha256(content).hexdigest() for name, content in pictures.items()}
-        digest = content_hash([texts, [child.digest for child in children], seen])
+        files = sweep_files(records, provenance, pictures)
+        hashes = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+        digest = content_hash([hashes, [child.digest for child in children]])
         parent = self._run("gkd.role", "sweep", self.sweep, {})
         if parent.data.tags.get(DIGEST_TAG) != digest:
             for child in children:
                 self._write_child(parent.info.run_id, child)
-            self._write_parent(parent, records, provenance, pictures, texts)
-            self._finish(parent, "FINISHED", 0.0, digest)
+            self._write_files(parent.info.run_id, files)
+            tags = sweep_tags(records, provenance, list(files))
+            self.client.set_terminated(parent.info.run_id)
+            self._write_run(parent, tags, {}, parent_metrics(records), (), digest=digest)
         return str(parent.info.run_id)
 
     def _write_child(self, parent_id: str, child: ChildRun) -> None:
-        run = self._run(child.tag, child.identity, child.name, {"mlflow.parentRunId": parent_id})
+        run = self._run(child.tag, child.identity, child.name, {PARENT_TAG: parent_id, **child.tags})
         if run.data.tags.get(DIGEST_TAG) == child.digest:
             return
-        self._log(run, dict(child.tags), child.params, child.finals)
-        self._log_curves(run, child)
-        self._finish(run, child.status, child.seconds, child.digest)
+        self._end(run, child)
+        self._write_run(run, child.tags, child.params, child.finals, child.curves, digest=child.digest)
 
-    def _write_parent(
-        self,
-        parent: Run,
-        records: SweepRecords,
-        provenance: Provenance,
-        pictures: Mapping[str, bytes],
-        texts: Mapping[str, str],
-    ) -> None:
-        run_id = parent.info.run_id
-        for name, text in texts.items():
-            self.client.log_text(run_id, text, name)
-        for table in page_tables(records):
-            self._log_table(run_id, f"tables/{table.name}.json", readable_rows(table))
-        self._log_pictures(run_id, pictures)
-        tags = {f"gkd.data.{domain}": fingerprint for domain, fingerprint in provenance.fingerprints.items()}
-        tags |= {"gkd.command": provenance.command, "gkd.machine": provenance.machine}
-        tags["mlflow.note.content"] = parent_note(records)
-        self._log(parent, tags, {}, parent_metrics(records))
+    def _write_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        with TemporaryDirectory() as folder:
+            for path, content in files.items():
+                target = Path(folder) / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            self.client.log_artifacts(run_id, folder)
 
     def _find_runs(self) -> Iterator[Run]:
         token = None
@@ -266,66 +272,35 @@ class _Writer:
         self.runs.append(run)
         return run
 
-    def _log(
-        self, run: Run, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float]
+    def _write_run(
+        self,
+        run: Run,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        finals: Mapping[str, float],
+        curves: Sequence[Point],
+        digest: str,
     ) -> None:
-        """Log what the run does not say yet: MLflow refuses a parameter twice and would keep a metric twice."""
+        """Send what the run does not say yet: MLflow refuses a changed parameter and would keep a metric twice.
+
+        The time of a curve's point is made from the run's start: a replay sends equal points, which MLflow drops.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
-        known, now = run.data, int(time.time() * 1000)
-        new_metrics = [Metric(k, v, now, 0) for k, v in sorted(metrics.items()) if known.metrics.get(k) != v]
-        new_params = [Param(k, v[:_TEXT_LIMIT]) for k, v in sorted(params.items()) if k not in known.params]
-        new_tags = [RunTag(k, v) for k, v in sorted(tags.items()) if known.tags.get(k) != v]
-        for metric_part in _parts(new_metrics, _BATCH):
-            self.client.log_batch(run.info.run_id, metrics=metric_part)
-        for param_part in _parts(new_params, _PARAMS_BATCH):
-            self.client.log_batch(run.info.run_id, params=param_part)
-        for tag_part in _parts(new_tags, _PARAMS_BATCH):
-            self.client.log_batch(run.info.run_id, tags=tag_part)
-
-    def _log_curves(self, run: Run, child: ChildRun) -> None:
-        """The time of a point is made from the run's start, so that a replay sends equal points, which MLflow drops."""
-        from mlflow.entities import Metric
-
-        start = int(run.info.start_time)
-        points = [Metric(point.name, point.value, start + point.epoch, point.epoch) for point in child.curves]
-        for part in _parts(points, _BATCH):
-            self.client.log_batch(run.info.run_id, metrics=part)
-
-    def _log_table(self, run_id: str, path: str, rows: Sequence[Sequence[str]]) -> None:
-        """MLflow's ``log_table`` appends to a table that is there; a table that changed is written over instead."""
-        import pandas as pd
-
-        frame = pd.DataFrame(rows[1:], columns=rows[0])
-        known = self.client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]")
-        if any(entry.get("path") == path for entry in json.loads(known)):
-            self.client.log_text(run_id, frame.to_json(orient="split", index=False), path)
-        else:
-            self.client.log_table(run_id, frame, path)
-
-    def _log_pictures(self, run_id: str, pictures: Mapping[str, bytes]) -> None:
-        names = picture_names(pictures)
-        with TemporaryDirectory() as folder:
-            for name, content in pictures.items():
-                (Path(folder) / names[name]).write_bytes(content)
-            self.client.log_artifacts(run_id, folder, "overlays")
-
-    def _finish(self, run: Run, status: str, seconds: float, digest: str) -> None:
-        if status != "RUNNING":
-            end = int(run.info.start_time + seconds * 1000) if seconds else None
-            self.client.set_terminated(run.info.run_id, status, end)
-        self.client.set_tag(run.info.run_id, DIGEST_TAG, digest)
+        known, now, start = run.data, int(time.time() * 1000), int(run.info.start_time)
+        metrics = [Metric(k, v, now, 0) for k, v in sorted(finals.items()) if known.metrics.get(k) != v]
+        metrics += [Metric(point.name, point.value, start + point.epoch, point.epoch) for point in curves]
+        new = [Param(k, v[:_PARAM_LIMIT]) for k, v in sorted(params.items()) if k not in known.params]
+        labels = [RunTag(k, v) for k, v in {**tags, DIGEST_TAG: digest}.items() if known.tags.get(k) != v]
+        for metric_part, param_part in zip_longest(_parts(metrics, _METRICS_BATCH), _parts(new, _PARAMS_BATCH)):
+            self.client.log_batch(run.info.run_id, metric_part or (), param_part or ())
+        self.client.log_batch(run.info.run_id, tags=labels)
         self.written += 1
 
-
-def _texts(records: SweepRecords, provenance: Provenance, pictures: Sequence[str]) -> dict[str, str]:
-    """Text files of the sweep's run, by path."""
-    origin = origin_lines(records, provenance.command, provenance.machine)
-    page = report_page(records, [Path(name) for name in pictures], provenance.sweep_yaml, origin)
-    data = {"origin": origin, "data_fingerprints": dict(provenance.fingerprints)}
-    tables = {f"csv/{name}.csv": to_csv(table, origin) for name, table in file_tables(records).items()}
-    provenance_text = json.dumps(data, indent=2, sort_keys=True)
-    return {"report.md": page, "sweep.yaml": provenance.sweep_yaml, "provenance.json": provenance_text, **tables}
+    def _end(self, run: Run, child: ChildRun) -> None:
+        if child.status != "RUNNING":
+            end = int(run.info.start_time + child.seconds * 1000)
+            self.client.set_terminated(run.info.run_id, child.status, end)
 
 
 def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -118,7 +118,7 @@ def report_page(records: SweepRecords, pictures: Sequence[Path], sweep_yaml: str
     """The Markdown page: origin, warnings, tables, pictures, and the sweep file."""
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`+", sweep_yaml))])
     parts = [
-        f"# {escape_markdown(records.sweep)}\n",
+        f"# {escape_markdown(records.sweep)}\n\n{escape_markdown(tables.answer(records))}\n",
         "".join(f"* {escape_markdown(line)}\n" for line in origin),
         _warnings_section(records),
         *(to_markdown(table, 2) for table in page_tables(records)),

@@ -77,7 +77,7 @@ def native_probability(
     probability = predict(network, images.image(index), tile, context.device, stage.overlap, stage.batch)
     height, width = images.native_label(index).shape
     resized = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.clip(resized, 0.0, 1.0, dtype=np.float32)
+    return np.asarray(np.clip(resized, 0.0, 1.0), dtype=np.float32)
 
 
 def score(

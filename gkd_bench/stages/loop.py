@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,13 +191,12 @@ class Loop:
             metrics = self.task.validate()
         self.task.module.train()
         epoch = self.state.step // self.training.epoch_steps
-        row = {"epoch": self.span.first_epoch + epoch, **metrics, **losses, **self._gradients}
-        self.state.history.append(row)
+        number, values = self.span.first_epoch + epoch, {**metrics, **losses, **self._gradients}
+        self.state.history.append({"epoch": number, **values})
         self._keep_best(metrics[self.task.score], epoch)
         self._save()
         if self.context.is_main:
-            numbers = {name: float(value) for name, value in row.items() if name != "epoch"}
-            self.context.monitor.report(Progress(row["epoch"], self.span.stage_epochs, numbers, self.state.seconds))
+            self.context.monitor.report(Progress(number, self.span.stage_epochs, values, self.state.seconds))
 
     def _mean_losses(self) -> dict[str, float]:
         sums = {name: float(value) / self.training.epoch_steps for name, value in self._running.items()}
@@ -247,7 +247,10 @@ class Loop:
         if context.is_main:
             done = self.span.first_epoch * self.training.epoch_steps + state.step
             context.monitor.step(done, self.span.stage_epochs * self.training.epoch_steps)
-        if state.step % STOP_CHECK_STEPS == 0 and any_rank(context.is_main and context.monitor.should_stop()):
+        together = is_distributed()  # ranks agree in a collective, which costs; one worker looks after every step
+        if (not together or state.step % STOP_CHECK_STEPS == 0) and any_rank(
+            context.is_main and context.monitor.should_stop()
+        ):
             self._save()
             raise StageStopped
         if time.monotonic() - self._last_saved > CHECKPOINT_SECONDS:
@@ -272,9 +275,9 @@ class Loop:
 
 
 def _optimiser(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     settings = training.optimiser
-    return kinds[settings.name](parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 def _distributed(module: nn.Module, context: StageContext) -> nn.Module:
@@ -282,4 +285,6 @@ def _distributed(module: nn.Module, context: StageContext) -> nn.Module:
     if not is_distributed():
         return module
     devices = [context.device] if context.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+    with warnings.catch_warnings():  # newer torch renames the option, older ones know this name only
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)

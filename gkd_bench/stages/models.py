@@ -20,8 +20,9 @@ SEMANTIC_STRIDE = 8
 
 
 def new_network(spec: Mapping[str, Any], seed: int, device: torch.device) -> SegmentationNetwork:
-    """A segmentation network with seeded weights, from a ``{name, width}`` block."""
-    return build(spec["name"], spec["width"], seed=seed).to(device)
+    """A segmentation network with seeded weights, from a ``{name, width}`` block; channels last, which is faster."""
+    network = build(spec["name"], spec["width"], seed=seed)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def load_network(artefact: Artefact, device: torch.device) -> SegmentationNetwork:

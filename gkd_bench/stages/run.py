@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch.distributed as dist
@@ -62,4 +63,5 @@ def _publish(context: StageContext, store: Store, draft: Draft) -> None:
         for suffix in CHECKPOINT_SUFFIXES:
             store.checkpoint_drop(context.node.key + suffix)
     if is_distributed():
+        gc.collect()  # a DDP object that outlives its process group can hang the interpreter's exit
         dist.barrier()

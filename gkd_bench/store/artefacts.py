@@ -90,7 +90,9 @@ class Artefact:
 
     def _read(self, name: str) -> builtins.bytes:
         if name not in self.manifest["files"]:
-            raise StoreError(f"artefact {self.key} ({self.kind}) has no {name!r}; it has {sorted(self.manifest['files'])}")
+            raise StoreError(
+                f"artefact {self.key} ({self.kind}) has no {name!r}; it has {sorted(self.manifest['files'])}"
+            )
         content = self._store.read_file(self.key, name)
         if content is None or name not in self._verified:
             problem = self._problem(name, content)
@@ -340,7 +342,9 @@ def open_store(url: str | Path) -> Store:
         return LocalStore(url)
     if scheme == "file":
         return LocalStore(rest)
-    raise StoreError(f"store {url}: '{scheme}://' is not supported; give a folder (a path or file:///path), local or shared")
+    raise StoreError(
+        f"store {url}: '{scheme}://' is not supported; give a folder (a path or file:///path), local or shared"
+    )
 
 
 def _read(path: Path) -> bytes | None:

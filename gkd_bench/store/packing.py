@@ -92,7 +92,9 @@ def read_manifest(content: bytes, key: str) -> dict[str, Any]:
     if not whole:
         raise corrupt(key, MANIFEST, "does not match its own checksum")
     if manifest["format"] > MANIFEST_FORMAT:
-        raise StoreError(f"artefact {key}: format {manifest['format']} is newer than {MANIFEST_FORMAT}; update gkd_bench")
+        raise StoreError(
+            f"artefact {key}: format {manifest['format']} is newer than {MANIFEST_FORMAT}; update gkd_bench"
+        )
     if manifest["key"] != key:
         raise corrupt(key, MANIFEST, f"belongs to {manifest['key']}")
     return manifest
@@ -187,7 +189,9 @@ def _encode_manifest(node: StageNode, summary: Mapping[str, Any], files: Mapping
     try:
         manifest["checksum"] = sha256(canonical_json(manifest).encode())
     except (TypeError, ValueError) as error:
-        raise StoreError(f"summary of {node} is not plain finite JSON ({error}); write None for undefined values") from error
+        raise StoreError(
+            f"summary of {node} is not plain finite JSON ({error}); write None for undefined values"
+        ) from error
     return (json.dumps(manifest, sort_keys=True, indent=1) + "\n").encode()
 
 

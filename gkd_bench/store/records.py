@@ -73,7 +73,9 @@ class RecordLog:
             written = os.write(descriptor, content)
             if written != len(content):
                 os.ftruncate(descriptor, end)
-                raise StoreError(f"{self.path}: {written} of {len(content)} bytes could be written; free some disk space")
+                raise StoreError(
+                    f"{self.path}: {written} of {len(content)} bytes could be written; free some disk space"
+                )
         finally:
             os.close(descriptor)
 
@@ -115,11 +117,15 @@ def _decode_line(line: bytes, where: str, number: int) -> Record:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise StoreError(f"{where}, line {number}: not a JSON record ({error}); restore the file or remove the line") from error
+        raise StoreError(
+            f"{where}, line {number}: not a JSON record ({error}); restore the file or remove the line"
+        ) from error
     if not isinstance(record, dict):
         raise StoreError(f"{where}, line {number}: a {type(record).__name__}, not a JSON object; remove the line")
     if record.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
-        raise StoreError(f"{where}, line {number}: schema {record['schema']} is newer than {SCHEMA_VERSION}; update gkd_bench")
+        raise StoreError(
+            f"{where}, line {number}: schema {record['schema']} is newer than {SCHEMA_VERSION}; update gkd_bench"
+        )
     return record
 
 

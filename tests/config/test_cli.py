@@ -114,6 +114,5 @@ def test_sweep_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("gkd_bench.sweep")
     module.main = lambda arguments: seen.append(arguments) or 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gkd_bench.sweep", module)
-    monkeypatch.setattr("gkd_bench.sweep", module, raising=False)
     assert cli.main(["sweep", "a.yaml", "--profile", "small", "--plan"]) == 3
     assert seen == [["a.yaml", "--profile", "small", "--plan"]]

@@ -31,7 +31,9 @@ def test_each_level_changes_every_sample_and_stays_in_range(level: Level) -> Non
 
 def test_strong_changes_more_than_light() -> None:
     before = tiles(64)
-    change = {level: (photometric(before, level, step_generator(0, 1)) - before).abs().mean() for level in ("light", "strong")}
+    change = {
+        level: (photometric(before, level, step_generator(0, 1)) - before).abs().mean() for level in ("light", "strong")
+    }
     assert change["strong"] > 1.5 * change["light"]
 
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gkd_bench.config.schema import Prepare
+from gkd_bench.config.schema import Prepare, Scale
 from gkd_bench.data import domain as domain_module
 from gkd_bench.data.check import best_shift, check_domains, preflight, vessel_width
 from gkd_bench.data.domain import open_reader
@@ -37,7 +38,7 @@ def test_missing_data_set_is_reported_beside_sound_ones(tmp_path: Path) -> None:
     assert "unusable" in text
 
 
-def spoil_labels(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:  # type: ignore[type-arg]
+def spoil_labels(root: Path, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> None:
     for raw in open_reader("hrf", root).images()[:2]:
         assert raw.label is not None
         with Image.open(raw.label) as picture:
@@ -58,7 +59,7 @@ def test_shifted_label_is_found(tmp_path: Path) -> None:
 def test_label_of_background_instead_of_vessels_is_a_problem(layout: Layout, tmp_path: Path) -> None:
     root = layout("hrf")
     spoil_labels(root, lambda label: np.roll(label, (-14, 12), (0, 1)))
-    report = check_domains(["hrf"], root, Prepare(clahe=None, scale={"rule": "none"}), tmp_path / "out")  # type: ignore[arg-type]
+    report = check_domains(["hrf"], root, Prepare(clahe=None, scale=Scale(rule="none")), tmp_path / "out")
     named = {line.split(":")[0] for line in report.domains[0].problems}
     assert named == {"01_dr", "01_g"}
 
@@ -83,9 +84,10 @@ def test_preflight_does_not_decode_prepared_domains_again(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = layout("hrf")
-    prepare_domain("hrf", root, Prepare(), tmp_path / "cache")
+    settings = Prepare(scale=Scale(rule="none"))
+    prepare_domain("hrf", root, settings, tmp_path / "cache")
     monkeypatch.setattr(domain_module.DomainReader, "_pixel_problems", lambda self: ["decoded"])
-    assert preflight(["hrf"], root, Prepare(), tmp_path / "cache") == {}
+    assert preflight(["hrf"], root, settings, tmp_path / "cache") == {}
     assert list(preflight(["hrf"], root)) == ["hrf"]
 
 

@@ -54,7 +54,9 @@ def test_every_missing_file_is_listed_with_source_and_terms(name: str, layout: L
         reader.require()
     assert len(error.value.problems) == 2
     for path in gone:
-        assert path is not None and any(path.stem.split(".")[0] in line and "missing" in line for line in error.value.problems)
+        assert path is not None and any(
+            path.stem.split(".")[0] in line and "missing" in line for line in error.value.problems
+        )
     assert reader.card.source in str(error.value) and reader.card.terms in str(error.value)
 
 

@@ -80,7 +80,6 @@ def test_vessels_survive_at_the_working_scale(name: str) -> None:
         height, width = pixels.label.shape
         factor = scale_factor(Prepare().scale, reader.card, fov_diameter(pixels.fov))
         _, label, _ = prepare_image(pixels, Prepare(), (round(height * factor), round(width * factor)))
-        assert vessel_width(label.astype(np.bool_)) == pytest.approx(4.0, rel=0.35)
         back = cv2.resize(label * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR) >= 128
         dice = 2 * (back & pixels.label).sum() / (back.sum() + pixels.label.sum())
         assert dice > 0.95

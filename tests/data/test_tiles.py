@@ -57,7 +57,7 @@ def test_batch_has_the_documented_form(phantom: PreparedDomain) -> None:
     assert batch.labels.shape == batch.fov.shape == (5, 64, 64)
     assert batch.labels.dtype == torch.int64
     assert batch.fov.dtype == torch.bool
-    assert set(batch.labels.unique().tolist()) == {0, 1}
+    assert set(batch.labels.flatten().tolist()) == {0, 1}
 
 
 def test_batch_is_a_pure_function_of_seed_and_step(phantom: PreparedDomain) -> None:
@@ -98,7 +98,12 @@ def test_upright_tiles_are_windows_of_the_mirrored_image() -> None:
     images = [noise_image(40, 50), noise_image(30, 20, 1)]
     sampler = TileSampler(source(images), 64, augment=UPRIGHT)
     padded = [np.pad(image, 64, mode="reflect") for image in images]
-    windows = {p[y : y + 64, x : x + 64].tobytes() for p in padded for y in range(p.shape[0] - 63) for x in range(p.shape[1] - 63)}
+    windows = {
+        p[y : y + 64, x : x + 64].tobytes()
+        for p in padded
+        for y in range(p.shape[0] - 63)
+        for x in range(p.shape[1] - 63)
+    }
     tiles = (sampler.draw(0, 12).images * 255).round().to(torch.uint8).numpy()[:, 0]
     assert all(tile.tobytes() in windows for tile in tiles)
     assert len({tile.tobytes() for tile in tiles}) > 6
@@ -146,16 +151,20 @@ def test_tiles_are_centred_inside_the_field_of_view(phantom: PreparedDomain) -> 
 
 def test_tile_centres_are_uniform_over_the_field_of_view() -> None:
     image = np.arange(36, dtype=np.uint8).reshape(6, 6)
-    batch = TileSampler(source([image]), 33, augment=UPRIGHT).draw(0, 36 * 400)
+    batch = TileSampler(source([image]), 33, augment=UPRIGHT).draw(0, 36 * 100)
     centre = (batch.images[:, 0, 16, 16] * 255).round().long()
     counts = torch.bincount(centre, minlength=36).float()
-    assert ((counts - 400) ** 2 / 400).sum() < 75  # chi-squared, 35 degrees of freedom, p = 1e-4
+    assert ((counts - 100) ** 2 / 100).sum() < 75  # chi-squared, 35 degrees of freedom, p = 1e-4
 
 
 def test_foreground_share_centres_tiles_on_vessels(phantom: PreparedDomain) -> None:
     train = phantom.source_splits().train
     centres = {
-        share: TileSampler(train, 33, augment=UPRIGHT, foreground_share=share).draw(0, 600).labels[:, 16, 16].float().mean()
+        share: TileSampler(train, 33, augment=UPRIGHT, foreground_share=share)
+        .draw(0, 600)
+        .labels[:, 16, 16]
+        .float()
+        .mean()
         for share in (0.0, 0.5, 1.0)
     }
     assert centres[0.0] < 0.3
@@ -211,7 +220,10 @@ def test_type_checker_refuses_the_planted_leak(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     planted = tmp_path / "planted.py"
     planted.write_text(LEAK)
-    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", str(planted)]
+    settings = tmp_path / "mypy.ini"  # libraries are skipped: reading torch's types takes a minute
+    settings.write_text("[mypy]\nfollow_imports = silent\n[mypy-torch.*,numpy.*,pydantic.*]\nfollow_imports = skip\n")
+    options = ["--config-file", str(settings), "--cache-dir", str(tmp_path), "--ignore-missing-imports"]
+    command = [sys.executable, "-m", "mypy", *options, str(planted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert len(errors) == 1, done.stdout + done.stderr
@@ -230,7 +242,8 @@ def test_fixed_tiles_are_always_the_same(phantom: PreparedDomain) -> None:
 
 def test_grid_tiles_do_not_overlap_and_cover_the_field_of_view(phantom: PreparedDomain) -> None:
     test = phantom.test_split().images
-    images, labels, index = grid_tiles(test, 32)
+    grid = grid_tiles(test, 32)
+    images, labels, index = grid.images, grid.labels, grid.index
     assert images.shape[1:] == (1, 32, 32)
     assert len(images) == len(labels) == len(index)
     assert set(index.tolist()) == set(range(len(test)))
@@ -241,10 +254,10 @@ def test_grid_tiles_do_not_overlap_and_cover_the_field_of_view(phantom: Prepared
 
 def test_grid_of_an_exact_multiple_gives_back_the_image() -> None:
     image = noise_image(64, 96)
-    images, _, index = grid_tiles(source([image]), 32)
-    rows = images[:, 0].reshape(2, 3, 32, 32).permute(0, 2, 1, 3).reshape(64, 96)
+    grid = grid_tiles(source([image]), 32)
+    rows = grid.images[:, 0].reshape(2, 3, 32, 32).permute(0, 2, 1, 3).reshape(64, 96)
     assert np.array_equal((rows * 255).round().to(torch.uint8).numpy(), image)
-    assert index.tolist() == [0] * 6
+    assert grid.index.tolist() == [0] * 6
 
 
 def test_grid_leaves_out_tiles_that_are_mostly_outside_the_field_of_view(phantom: PreparedDomain) -> None:

@@ -106,7 +106,9 @@ def test_float32_tensors_are_taken_and_computed_in_float64() -> None:
     assert frechet_distance(a, b) == frechet_distance(a.double(), b.double())
 
 
-@pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.zeros((0, 4)), np.zeros(4), np.zeros((3, 0)), np.full((3, 4), np.nan)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((1, 4)), np.zeros((0, 4)), np.zeros(4), np.zeros((3, 0)), np.full((3, 4), np.nan)]
+)
 def test_sets_without_a_covariance_are_refused(bad: Vectors) -> None:
     good = np.zeros((3, 4))
     for pair in ((bad, good), (good, bad)):

@@ -40,7 +40,13 @@ def test_metrics_equal_sklearn(seed: int, inside: bool) -> None:
 def test_hand_counted_example() -> None:
     counts = confusion([[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]])
     assert counts == Confusion(tp=2, fp=1, fn=1, tn=2)
-    assert counts.metrics() == {"dice": 4 / 6, "iou": 2 / 4, "sensitivity": 2 / 3, "specificity": 2 / 3, "accuracy": 4 / 6}
+    assert counts.metrics() == {
+        "dice": 4 / 6,
+        "iou": 2 / 4,
+        "sensitivity": 2 / 3,
+        "specificity": 2 / 3,
+        "accuracy": 4 / 6,
+    }
 
 
 def test_pixels_outside_the_field_of_view_change_nothing() -> None:
@@ -67,10 +73,26 @@ def test_threshold_itself_is_foreground() -> None:
 @pytest.mark.parametrize(
     ("prediction", "label", "expected"),
     [
-        ("none", "none", {"dice": 1.0, "iou": 1.0, "sensitivity": None, "specificity": 1.0, "accuracy": 1.0, "auc": None}),
-        ("all", "none", {"dice": 0.0, "iou": 0.0, "sensitivity": None, "specificity": 0.0, "accuracy": 0.0, "auc": None}),
-        ("none", "all", {"dice": 0.0, "iou": 0.0, "sensitivity": 0.0, "specificity": None, "accuracy": 0.0, "auc": None}),
-        ("all", "all", {"dice": 1.0, "iou": 1.0, "sensitivity": 1.0, "specificity": None, "accuracy": 1.0, "auc": None}),
+        (
+            "none",
+            "none",
+            {"dice": 1.0, "iou": 1.0, "sensitivity": None, "specificity": 1.0, "accuracy": 1.0, "auc": None},
+        ),
+        (
+            "all",
+            "none",
+            {"dice": 0.0, "iou": 0.0, "sensitivity": None, "specificity": 0.0, "accuracy": 0.0, "auc": None},
+        ),
+        (
+            "none",
+            "all",
+            {"dice": 0.0, "iou": 0.0, "sensitivity": 0.0, "specificity": None, "accuracy": 0.0, "auc": None},
+        ),
+        (
+            "all",
+            "all",
+            {"dice": 1.0, "iou": 1.0, "sensitivity": 1.0, "specificity": None, "accuracy": 1.0, "auc": None},
+        ),
     ],
 )
 def test_degenerate_masks(prediction: str, label: str, expected: dict[str, float | None]) -> None:
@@ -111,7 +133,8 @@ def test_diverged_network_is_named(bad: float) -> None:
 def test_sum_of_images_is_the_score_of_all_pixels_together() -> None:
     images = [_image(seed) for seed in range(4)]
     pooled = sum((score_image(*image) for image in images), ImageScore())
-    together = score_image(*(np.concatenate(parts) for parts in zip(*images, strict=True)))
+    probability, label, fov = (np.concatenate(parts) for parts in zip(*images, strict=True))
+    together = score_image(probability, label, fov)
     assert pooled.metrics() == together.metrics()
     assert pooled.confusion.pixels == sum(int(fov.sum()) for _, _, fov in images)
 

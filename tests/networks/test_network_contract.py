@@ -150,9 +150,11 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_training_step_is_bit_identical_twice(name: str, deterministic: None) -> None:
-    loss, gradients = step(slim(name), images(height=37))
-    again, others = step(slim(name), images(height=37))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_training_step_is_bit_identical_twice(name: str, layout: torch.memory_format, deterministic: None) -> None:
+    batch = images(height=37).to(memory_format=layout)
+    networks = [slim(name).to(memory_format=layout) for _ in range(2)]  # type: ignore[call-overload]
+    (loss, gradients), (again, others) = (step(network, batch) for network in networks)
     assert torch.equal(loss, again)
     assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from gkd_bench.networks.norm import BatchNorm2d, frozen_statistics
 from gkd_bench.registry import NETWORKS
 
 BATCH = 4
+LONGEST = 150.0  # seconds, on a busy machine
 
 
 def batch_of(channels: int = 1, size: int = 32) -> Tensor:
@@ -76,7 +78,14 @@ def worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    spawn(worker, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    context = spawn(worker, (str(folder),), nprocs=2, join=False)  # type: ignore[no-untyped-call]
+    latest = time.monotonic() + LONGEST
+    try:
+        while not context.join(timeout=1):
+            assert time.monotonic() < latest, "the two workers hang"
+    finally:
+        for process in context.processes:
+            process.kill()
     return folder
 
 
@@ -130,13 +139,18 @@ def test_frozen_statistics_normalise_by_the_batch_and_leave_buffers_alone() -> N
     assert not torch.equal(before[0], next(iter(network.buffers())))
 
 
-def test_frozen_statistics_end_with_the_block_even_after_an_error_and_may_nest() -> None:
-    norm = BatchNorm2d(3)
-    with pytest.raises(RuntimeError, match="inside"), frozen_statistics(norm):
+def fail_inside(norm: BatchNorm2d) -> None:
+    with frozen_statistics(norm):
         with frozen_statistics(norm):
             pass
         assert not norm.tracking
         raise RuntimeError("inside")
+
+
+def test_frozen_statistics_end_with_the_block_even_after_an_error_and_may_nest() -> None:
+    norm = BatchNorm2d(3)
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside(norm)
     assert norm.tracking
 
 

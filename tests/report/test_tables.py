@@ -28,7 +28,11 @@ def cells_of(table: Table, row: int = 0) -> dict[str, Cell]:
 
 def test_matrix_cell_is_mean_and_sample_deviation_over_seeds(made_up: list[Record]) -> None:
     table = tables.matrix(SweepRecords.from_dicts(made_up), "dice_fov", "gkd")
-    rows = [r for r in made_up if r["record"] == "image" and (r["method"], r["source"], r["target"]) == ("gkd", "hrf", "stare")]
+    rows = [
+        r
+        for r in made_up
+        if r["record"] == "image" and (r["method"], r["source"], r["target"]) == ("gkd", "hrf", "stare")
+    ]
     per_seed = [statistics.mean(r["dice_fov"] for r in rows if r["seed"] == seed) for seed in SEEDS]
     cell = cells_of(table, DOMAINS.index("hrf"))["stare"]
     assert cell.value == pytest.approx(statistics.mean(per_seed))
@@ -166,7 +170,12 @@ def test_mean_of_nothing_is_empty_and_infinities_are_left_out() -> None:
 
 
 def test_best_of_equals_is_marked_alike_and_one_number_is_no_contest() -> None:
-    assert ["best" in c.flags for c in mark_best([Cell(1.0), Cell(1.0), Cell(0.5), Cell()], "up")] == [True, True, False, False]
+    assert ["best" in c.flags for c in mark_best([Cell(1.0), Cell(1.0), Cell(0.5), Cell()], "up")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert ["best" in c.flags for c in mark_best([Cell(1.0), Cell(0.5)], "down")] == [False, True]
     assert mark_best([Cell(1.0), Cell()], "up") == [Cell(1.0), Cell()]
 

@@ -31,7 +31,12 @@ def test_every_table_file_states_command_seeds_and_machine(sweep_records: SweepR
     files = write(sweep_records, tmp_path)
     for path in [files.report, *files.tables.values()]:
         text = path.read_text()
-        for words in ("command: gkd-bench report made_up", "seeds: 0, 1, 2 (n = 3)", "machine: 2 cores", "torch = 2.13.0"):
+        for words in (
+            "command: gkd-bench report made_up",
+            "seeds: 0, 1, 2 (n = 3)",
+            "machine: 2 cores",
+            "torch = 2.13.0",
+        ):
             assert words in text, path
 
 

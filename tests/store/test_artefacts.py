@@ -53,7 +53,9 @@ def local(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-def _damage(store: Store, key: str, name: str, change: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:
+def _damage(
+    store: Store, key: str, name: str, change: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let the back end return changed bytes for one file; works for any back end."""
     read = store.read_file
 
@@ -91,7 +93,10 @@ def test_published_artefact_comes_back_equal(store: Store) -> None:
 
 
 def test_module_state_survives_bit_for_bit(store: Store) -> None:
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last), torch.nn.BatchNorm2d(4))
+    convolution = torch.nn.Conv2d(2, 4, 3)
+    convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    assert not convolution.weight.is_contiguous()
+    network = torch.nn.Sequential(convolution, torch.nn.BatchNorm2d(4))
     store.publish(node(), Draft(tensors={"network": network.state_dict()}))
     loaded = store.get(node().key).tensors("network")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in network.state_dict().items())
@@ -186,7 +191,9 @@ def test_damaged_file_is_found_on_open_and_named(
     store.publish(node(), draft())
     assert store.verify(node().key) == []
     _damage(store, node().key, name, change, monkeypatch)
-    expected = "not in the store" if name == "manifest.json" and change(b"12") is None else rf"{node().key}, file {name}"
+    expected = (
+        "not in the store" if name == "manifest.json" and change(b"12") is None else rf"{node().key}, file {name}"
+    )
     with pytest.raises(StoreError, match=expected):
         store.get(node().key)
     assert len(store.verify(node().key)) == 1
@@ -273,7 +280,11 @@ for seed in range(20):
 def test_concurrent_processes_all_get_the_first_artefact(url: str) -> None:
     publishers = [
         subprocess.Popen(
-            [sys.executable, "-c", _PUBLISHER, url, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-c", _PUBLISHER, url, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         for n in range(3)
     ]

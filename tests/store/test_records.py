@@ -74,11 +74,17 @@ def test_newer_schema_is_refused_with_advice() -> None:
 
 
 def test_all_values_that_are_not_flat_json_are_listed(log: RecordLog) -> None:
-    rows = [{"a": math.nan, "b": 1.0}, {"c": math.inf, "d": [1], "e": {"f": 1}}, {"g": object()}]
+    rows: list[dict[str, object]] = [
+        {"a": math.nan, "b": 1.0},
+        {"c": math.inf, "d": [1], "e": {"f": 1}},
+        {"g": object()},
+    ]
     with pytest.raises(StoreError) as caught:
         log.extend(rows)
     message = str(caught.value)
-    assert all(f"record {i}, field '{name}'" in message for i, name in [(0, "a"), (1, "c"), (1, "d"), (1, "e"), (2, "g")])
+    assert all(
+        f"record {i}, field '{name}'" in message for i, name in [(0, "a"), (1, "c"), (1, "d"), (1, "e"), (2, "g")]
+    )
     assert "'b'" not in message
     assert not log.path.exists()
 
@@ -102,7 +108,10 @@ def test_concurrent_writers_lose_no_line(log: RecordLog) -> None:
 
 
 def test_hundred_thousand_records_take_seconds(log: RecordLog) -> None:
-    rows = [{"record": "image", "subject": f"s{i}", "dice": i / 100_000, "seed": i % 3, "target": "stare"} for i in range(100_000)]
+    rows = [
+        {"record": "image", "subject": f"s{i}", "dice": i / 100_000, "seed": i % 3, "target": "stare"}
+        for i in range(100_000)
+    ]
     start = time.perf_counter()
     log.extend(rows)
     assert len(log.read()) == 100_000

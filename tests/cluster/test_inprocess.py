@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_stages
+import pytest
+from fake_stages import final_value, node, runs
+
+from gkd_bench.cluster.engine import load_runner
+from gkd_bench.cluster.inprocess import InProcessEngine
+from gkd_bench.cluster.search import Study
+from gkd_bench.cluster.tune_search import Job, run_study_inprocess
+from gkd_bench.config.schema import Range, Search
+from gkd_bench.errors import ClusterError, StageError
+from gkd_bench.stages.monitor import Monitor, Outcome, Progress, Workplace
+from gkd_bench.store.node import StageNode
+from gkd_bench.store.records import RecordLog
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[InProcessEngine]:
+    with InProcessEngine(fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()) as it:
+        yield it
+
+
+def test_wait_runs_what_the_stages_need_and_nothing_else(engine: InProcessEngine, tmp_path: Path) -> None:
+    teacher, other = node("teacher"), node("teacher", seed=1)
+    distill = node("distill", {"teacher": teacher}, epochs=2)
+    seen: list[tuple[str, int]] = []
+    engine.submit([distill, other, teacher])
+    assert engine.wait([distill.key], lambda key, progress: seen.append((key, progress.epoch))) == {distill.key: "done"}
+    assert seen == [(distill.key, 1), (distill.key, 2)]
+    assert [runs(tmp_path, stage.key) for stage in (teacher, distill, other)] == [1, 1, 0]
+
+
+def test_failure_is_returned_and_does_not_stop_the_others(engine: InProcessEngine) -> None:
+    bad, good = node(fail="NaN loss"), node(seed=1)
+    child = node("evaluate", {"model": bad})
+    engine.submit([bad, good, child])
+    results = engine.wait([bad.key, good.key, child.key])
+    assert results[good.key] == "done"
+    for key in (bad.key, child.key):
+        assert isinstance(results[key], StageError)
+        assert "ValueError: NaN loss" in str(results[key])
+    assert "Traceback" in engine.snapshot().failures[0].traceback
+
+
+def test_stored_stages_are_not_run_again(engine: InProcessEngine, tmp_path: Path) -> None:
+    stage = node()
+    engine.submit([stage])
+    engine.wait([stage.key])
+    with InProcessEngine(fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()) as new:
+        new.submit([stage])
+        assert new.wait([stage.key]) == {stage.key: "cached"}
+    assert runs(tmp_path, stage.key) == 1
+
+
+def test_cancel_from_the_progress_callback_stops_the_stage(engine: InProcessEngine, tmp_path: Path) -> None:
+    stage = node(epochs=50)
+    engine.submit([stage])
+    assert engine.wait([stage.key], lambda key, progress: engine.cancel([key])) == {stage.key: "stopped"}
+    assert (tmp_path / f"{stage.key}.checkpoint").read_text() == "1"
+
+
+def test_interrupt_leaves_the_stage_in_the_queue(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def execute(stage: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
+        calls.append(stage.key)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return Outcome("done")
+
+    engine = InProcessEngine(execute, Workplace(tmp_path, tmp_path), lambda key: False)
+    stage = node()
+    engine.submit([stage])
+    with pytest.raises(KeyboardInterrupt):
+        engine.wait([stage.key])
+    assert engine.wait([stage.key]) == {stage.key: "done"}
+
+
+def test_runner_that_cannot_be_imported_is_named() -> None:
+    assert load_runner("fake_stages:execute") is fake_stages.execute
+    for path in ("fake_stages:nothing", "no_such_module:execute"):
+        with pytest.raises(ClusterError, match=path):
+            load_runner(path)
+
+
+def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(engine: InProcessEngine, tmp_path: Path) -> None:
+    teacher = node("teacher")
+
+    def has(key: str) -> bool:
+        return (tmp_path / key).exists()
+
+    def make_nodes(params: object) -> list[StageNode]:
+        assert isinstance(params, dict)
+        trouble = {"fail": "NaN loss"} if params["weight"] > 0.8 else {}
+        return [teacher, node("distill", {"teacher": teacher}, value=params["weight"], epochs=2, **trouble)]
+
+    def run() -> Study:
+        search = Search(sampler="random", trials=8)
+        study = Study("s", {"weight": Range(low=0.0, high=1.0)}, search, 0, RecordLog(tmp_path / "j.jsonl"))
+        run_study_inprocess(study, Job(make_nodes, lambda key: final_value(tmp_path, key), has, epochs=2), engine)
+        return study
+
+    first = run()
+    states = [trial.state for trial in first.finished()]
+    assert states.count("failed") >= 1 and len(states) == 8
+    assert all("NaN loss" in trial.cause for trial in first.finished() if trial.state == "failed")
+    best = first.best()
+    assert best is not None and best.value == max(t.value for t in first.finished() if t.value is not None)
+    assert best.epochs == {1: pytest.approx(best.value / 2), 2: best.value}
+    begun = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*.runs")}
+    assert set(begun.values()) == {1}
+    assert run().finished() == first.finished()
+    (tmp_path / "j.jsonl").unlink()  # even without its journal the study trains nothing twice
+    assert [trial.value for trial in run().finished()] == [trial.value for trial in first.finished()]
+    done = [key for key in begun if (tmp_path / key.removesuffix(".runs")).exists()]
+    assert all(len((tmp_path / key).read_text().splitlines()) == 1 for key in done)
+
+
+def test_progress_values_are_those_of_the_stage(engine: InProcessEngine) -> None:
+    stage, seen = node(epochs=2, value=0.8), []
+    engine.submit([stage])
+
+    def on_progress(key: str, progress: Progress) -> None:
+        seen.append(progress.metrics["val/dice"])
+
+    engine.wait([stage.key], on_progress)
+    assert seen == [0.4, 0.8]

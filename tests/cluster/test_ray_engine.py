@@ -1,0 +1,196 @@
+"""The Ray engine end to end: one session, one group of one worker and one of two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_stages import artefact, final_value, node, runs
+
+from gkd_bench.cluster.messages import StageFailure
+from gkd_bench.cluster.ray_engine import Places, RayEngine
+from gkd_bench.cluster.search import Study
+from gkd_bench.cluster.session import RaySession
+from gkd_bench.cluster.tune_search import Job, run_study_on_ray
+from gkd_bench.config.schema import Compute, Pool, Range, Search
+from gkd_bench.errors import ClusterError, StageError
+from gkd_bench.store.node import StageNode
+from gkd_bench.store.records import RecordLog
+
+pytestmark = pytest.mark.ray
+
+ALONE = Pool(stages=("teacher", "baseline", "semantic", "alignment", "distill"))
+PAIR = Pool(stages=("evaluate",), workers=2)
+COMPUTE = Compute(pools=(ALONE, PAIR), max_failures=1)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[RaySession]:
+    with RaySession(COMPUTE, concurrency=4, num_cpus=4) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def engine(session: RaySession, store: Path) -> Iterator[RayEngine]:
+    places = Places(store, store, runner="fake_stages:execute")
+    with RayEngine(session, COMPUTE, places, lambda key: artefact(store, key).exists()) as engine:
+        yield engine
+
+
+def starts(engine: RayEngine) -> dict[str, int]:
+    return {group.name: group.starts for group in engine.snapshot().groups}
+
+
+def placement_groups() -> int:
+    from ray.util.state import list_placement_groups
+
+    return sum(group.state != "REMOVED" for group in list_placement_groups(limit=1000))
+
+
+def test_stages_of_both_pools_run_in_order_with_their_epochs(engine: RayEngine, store: Path) -> None:
+    teacher = node("teacher", epochs=2, seconds=0.1)
+    evaluate = node("evaluate", {"model": teacher}, epochs=2, seconds=0.1)
+    seen: list[tuple[str, int]] = []
+    engine.submit([evaluate, teacher])
+    results = engine.wait([evaluate.key, teacher.key], lambda key, progress: seen.append((key, progress.epoch)))
+    assert results == {evaluate.key: "done", teacher.key: "done"}
+    assert seen == [(teacher.key, 1), (teacher.key, 2), (evaluate.key, 1), (evaluate.key, 2)]
+    assert runs(store, evaluate.key) == 1
+
+
+def test_failing_stage_is_reported_and_the_single_worker_lives_on(engine: RayEngine, store: Path) -> None:
+    bad, good = node(fail="NaN loss"), node(seed=1)
+    before = starts(engine)
+    engine.submit([bad, good])
+    results = engine.wait([bad.key, good.key])
+    assert results[good.key] == "done"
+    assert isinstance(results[bad.key], StageError) and "ValueError: NaN loss" in str(results[bad.key])
+    assert (store / f"{bad.key}.runs").read_text() == (store / f"{good.key}.runs").read_text()
+    assert starts(engine) == before
+    failure = next(failure for failure in engine.snapshot().failures if failure.key == bad.key)
+    assert isinstance(failure, StageFailure) and "fake_stages.py" in failure.traceback
+
+
+def test_running_stage_stops_soon_after_it_is_taken_back(engine: RayEngine) -> None:
+    stage = node(epochs=100, seconds=0.2, seed=7)
+    engine.submit([stage])
+
+    def cancel(key: str, _: object) -> None:
+        engine.cancel([key])
+        begun.append(time.monotonic())
+
+    begun: list[float] = []
+    assert engine.wait([stage.key], cancel) == {stage.key: "stopped"}
+    assert time.monotonic() - begun[0] < 5.0
+
+
+def test_killed_worker_is_replaced_and_its_stage_continues_from_the_checkpoint(engine: RayEngine, store: Path) -> None:
+    stage, after = node(epochs=3, kill_at=3), node(seed=2)
+    before = starts(engine)["pool0-group0"]
+    epochs: list[int] = []
+    engine.submit([stage, after])
+    results = engine.wait([stage.key, after.key], lambda key, p: epochs.append(p.epoch) if key == stage.key else None)
+    assert results == {stage.key: "done", after.key: "done"}
+    assert epochs == [1, 2, 3]
+    assert (runs(store, stage.key), runs(store, after.key)) == (2, 1)
+    assert starts(engine)["pool0-group0"] == before + 1
+
+
+def test_one_failing_rank_fails_the_stage_and_its_group_is_replaced(engine: RayEngine) -> None:
+    bad = node("evaluate", fail="rank 1 is ill", fail_rank=1, epochs=2)
+    engine.submit([bad])
+    failed = engine.wait([bad.key])[bad.key]
+    assert isinstance(failed, StageError) and "rank 1 is ill" in str(failed)
+    good = node("evaluate", seed=3, epochs=2)
+    engine.submit([good])
+    assert engine.wait([good.key]) == {good.key: "done"}
+
+
+def make_job(store: Path, name: str) -> Job:
+    def make_nodes(params: Any) -> list[StageNode]:
+        teacher = node("teacher", name=name, seconds=0.5)
+        return [teacher, node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=params["w"])]
+
+    return Job(make_nodes, lambda key: final_value(store, key), lambda key: artefact(store, key).exists(), epochs=4)
+
+
+def make_study(path: Path, **settings: Any) -> Study:
+    search = Search(**{"sampler": "random", "trials": 6, "concurrency": 2, "reduction": 2, **settings})
+    return Study("chase_db1/gkd", {"w": Range(low=0.0, high=1.0)}, search, 0, RecordLog(path / "study.jsonl"), {"w": 0.9})
+
+
+def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
+    engine: RayEngine, store: Path, tmp_path: Path
+) -> None:
+    groups = placement_groups()
+    study, job = make_study(tmp_path), make_job(store, "asha")
+    best = run_study_on_ray(study, job, engine)
+    ended = study.finished()
+    assert [trial.number for trial in ended] == list(range(6))
+    assert {trial.state for trial in ended} == {"complete", "pruned"}
+    assert best is not None and best.value == max(trial.value for trial in ended if trial.value is not None)
+    assert runs(store, node("teacher", name="asha", seconds=0.5).key) == 1
+    for trial in ended:
+        last = job.make_nodes(trial.params)[-1].key
+        assert artefact(store, last).exists() == (trial.state == "complete")
+    free = node(seed=11)
+    engine.submit([free])
+    begun = time.monotonic()
+    engine.wait([free.key])
+    assert time.monotonic() - begun < 5.0
+    for _ in range(50):
+        if placement_groups() == groups:
+            break
+        time.sleep(0.2)
+    assert placement_groups() == groups
+    assert engine.snapshot().running == ()
+
+
+def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store: Path, tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=4, concurrency=4, scheduler="none")
+    run_study_on_ray(study, make_job(store, "starve"), engine)  # 3 of 4 CPUs are the groups'
+    assert [trial.state for trial in study.finished()] == ["complete"] * 4
+    begun = time.monotonic()
+    again = make_study(tmp_path / "again", trials=4, concurrency=4, scheduler="none")
+    run_study_on_ray(again, make_job(store, "starve"), engine)
+    assert [trial.value for trial in again.finished()] == [trial.value for trial in study.finished()]
+    assert time.monotonic() - begun < 15.0
+
+
+def test_runner_that_workers_cannot_import_is_an_error_and_not_a_hang(session: RaySession, store: Path) -> None:
+    compute = Compute(pools=(Pool(),))
+    with RayEngine(session, compute, Places(store, store, runner="no_such_module:execute"), lambda key: False) as engine:
+        engine.submit([node()])
+        with pytest.raises(ClusterError, match="no_such_module"):
+            engine.wait([node().key])
+
+
+def test_group_that_cannot_start_is_an_error_that_names_what_is_missing(session: RaySession, store: Path) -> None:
+    compute = Compute(pools=(Pool(cpus=64),))
+    places = Places(store, store, runner="fake_stages:execute")
+    with RayEngine(session, compute, places, lambda key: False, start_timeout=2.0) as engine:
+        engine.submit([node()])
+        with pytest.raises(ClusterError, match="CPU: 64 needed, 4 there"):
+            engine.wait([node().key])
+
+
+def test_machine_without_the_gpus_asked_for_is_refused_at_once(session: RaySession) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ClusterError, match="GPU: 1 needed, 0 there"), RaySession(Compute(pools=(Pool(gpus=1.0),))):
+        pass
+    assert time.monotonic() - begun < 10.0
+
+
+def test_errors_of_the_broker_reach_the_caller(engine: RayEngine) -> None:
+    with pytest.raises(ClusterError, match="neither submitted nor in the store"):
+        engine.submit([node("evaluate", {"model": node(seed=99)})])
+    with pytest.raises(ClusterError, match="never submitted"):
+        engine.wait(["nothing"])

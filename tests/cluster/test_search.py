@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from gkd_bench.cluster.search import FinishedTrial, Study, Trial
+from gkd_bench.config.schema import Choice, Range, Search
+from gkd_bench.store.records import RecordLog
+
+SPACE = {
+    "methods.gkd.cross": Range(low=0.01, high=1.0, log=True),
+    "methods.gkd.graph_loss": Choice(choice=("mse", "softmax_kl")),
+}
+DEFAULT: dict[str, float | int | str | bool] = {"methods.gkd.cross": 0.3, "methods.gkd.graph_loss": "mse"}
+SAMPLERS = ["tpe", "random", "grid"]
+
+
+def settings(**changes: Any) -> Search:
+    return Search(**{"trials": 8, "sampler": "tpe", "startup_trials": 3, **changes})
+
+
+def study(path: Path, name: str = "chase", seed: int = 0, space: Any = None, **changes: Any) -> Study:
+    return Study(name, space or SPACE, settings(**changes), seed, RecordLog(path / "study.jsonl"), DEFAULT)
+
+
+def score(trial: Trial) -> float:
+    cross = trial.params["methods.gkd.cross"]
+    assert isinstance(cross, float)
+    return (0.2 if trial.params["methods.gkd.graph_loss"] == "mse" else 0.0) - abs(math.log(cross) - math.log(0.1))
+
+
+def play(study: Study, trials: int = 100) -> list[FinishedTrial]:
+    """Run up to so many trials; every third is stopped early, every fourth fails."""
+    while trials > 0 and (trial := study.ask()) is not None:
+        study.report(trial.number, 1, score(trial) - 1)
+        if trial.number % 3 == 2:
+            study.tell(trial.number, "pruned")
+        elif trial.number % 4 == 3:
+            study.tell(trial.number, "failed", cause="NaN loss")
+        else:
+            study.tell(trial.number, "complete", score(trial))
+        trials -= 1
+    return study.finished()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_interrupted_study_proposes_what_the_undisturbed_one_proposes(tmp_path: Path, sampler: str) -> None:
+    whole = play(study(tmp_path, "whole", sampler=sampler))
+    while study(tmp_path, "parts", sampler=sampler).remaining:
+        part = study(tmp_path, "parts", sampler=sampler)
+        play(part, 1)
+        part.ask()  # begun, never ended
+    assert study(tmp_path, "parts", sampler=sampler).finished() == whole
+    assert len(whole) == (7 if sampler == "grid" else 8)  # 3 x 2 grid points and the default
+
+
+def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Path) -> None:
+    before = study(tmp_path)
+    first, second = before.ask(), before.ask()
+    assert first is not None and second is not None
+    before.report(first.number, 1, 0.4)
+    before.tell(second.number, "complete", 0.5)
+    after = study(tmp_path)
+    again = after.ask()
+    assert again == Trial(0, first.params, {1: 0.4})
+    assert after.remaining == 6
+    after.report(0, 1, 0.4)
+    after.tell(0, "complete", 0.6)
+    assert [trial.number for trial in after.finished()] == [0, 1]
+    assert sum(r["record"] == "trial_epoch" for r in RecordLog(tmp_path / "study.jsonl").read()) == 1
+
+
+def test_trial_zero_is_the_default_where_it_fits(tmp_path: Path) -> None:
+    for sampler in SAMPLERS:
+        trial = study(tmp_path, sampler, sampler=sampler).ask()
+        assert trial is not None and trial.params == DEFAULT
+    outside = study(tmp_path, "outside", space={"methods.gkd.cross": Range(low=0.5, high=1.0)}).ask()
+    assert outside is not None and outside.params != {"methods.gkd.cross": 0.3}
+
+
+def test_grid_visits_every_point_once_and_ends(tmp_path: Path) -> None:
+    space = {"a": Range(low=0.01, high=1.0, log=True, points=3), "b": Choice(choice=(1, 2))}
+    grid = Study("s", space, settings(sampler="grid", trials=99), 0, RecordLog(tmp_path / "j"), {"a": 1.0, "b": 2})
+    assert grid.size == grid.remaining == 6
+    points = []
+    while (trial := grid.ask()) is not None:
+        points.append((trial.params["a"], trial.params["b"]))
+        grid.tell(trial.number, "complete", 0.0)
+    assert points[0] == (1.0, 2)
+    assert sorted(points) == [(a, b) for a in (0.01, pytest.approx(0.1), 1.0) for b in (1, 2)]
+
+
+def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
+    runs = [play(study(tmp_path, f"run{i}", seed=seed, sampler="random")) for i, seed in enumerate([0, 0, 1])]
+    assert [t.params for t in runs[0]] == [t.params for t in runs[1]] != [t.params for t in runs[2]]
+
+
+def test_tpe_finds_better_points_than_the_first_random_ones(tmp_path: Path) -> None:
+    tpe = study(tmp_path, trials=40, startup_trials=8)
+    while (trial := tpe.ask()) is not None:
+        tpe.tell(trial.number, "complete", score(trial))
+    values = [trial.value for trial in tpe.finished() if trial.value is not None]
+    assert sum(values[-15:]) / 15 > sum(values[1:9]) / 8
+
+
+def test_stopped_and_failed_trials_are_told_to_optuna_as_such(tmp_path: Path) -> None:
+    run = study(tmp_path)
+    play(run)
+    states = [trial.state for trial in run._study.trials]
+    restored = study(tmp_path)._study.trials
+    assert states[:4] == [optuna.trial.TrialState[name] for name in ("COMPLETE", "COMPLETE", "PRUNED", "FAIL")]
+    assert [trial.state for trial in restored] == states
+    assert [trial.params for trial in restored] == [trial.params for trial in run._study.trials]
+    assert [t.intermediate_values for t in restored] == [t.intermediate_values for t in run._study.trials]
+
+
+def test_value_that_is_not_finite_fails_the_trial_with_its_cause(tmp_path: Path) -> None:
+    run = study(tmp_path)
+    for value in (math.nan, math.inf, None):
+        trial = run.ask()
+        assert trial is not None
+        run.report(trial.number, 1, math.nan)
+        ended = run.tell(trial.number, "complete", value)
+        assert (ended.state, ended.value, ended.epochs) == ("failed", None, {})
+        assert str(value) in ended.cause
+    assert run.best() is None
+    assert run.ask() is not None
+
+
+def test_best_is_the_largest_complete_value_and_the_earliest_of_equals(tmp_path: Path) -> None:
+    run = study(tmp_path)
+    for value in (0.5, 0.7, 0.7):
+        trial = run.ask()
+        assert trial is not None
+        run.tell(trial.number, "complete", value)
+    pruned = run.ask()
+    assert pruned is not None
+    run.report(pruned.number, 1, 0.9)
+    run.tell(pruned.number, "pruned")
+    best = run.best()
+    assert best is not None and (best.number, best.value) == (1, 0.7)
+
+
+def test_more_trials_extend_a_finished_study(tmp_path: Path) -> None:
+    assert len(play(study(tmp_path, trials=3))) == 3
+    assert study(tmp_path, trials=3).ask() is None
+    more = study(tmp_path, trials=5)
+    assert more.remaining == 2
+    assert [trial.number for trial in play(more)] == [0, 1, 2, 3, 4]
+
+
+def test_another_space_or_name_is_another_study(tmp_path: Path) -> None:
+    play(study(tmp_path))
+    assert study(tmp_path, "stare").finished() == []
+    assert study(tmp_path, space={"methods.gkd.cross": Range(low=0.1, high=0.5)}).finished() == []
+
+
+def test_no_trial_starts_after_the_time_is_over(tmp_path: Path) -> None:
+    now = [0.0]
+    run = Study("s", SPACE, settings(minutes=1.0), 0, RecordLog(tmp_path / "j"), clock=lambda: now[0])
+    assert run.ask() is not None
+    now[0] = 59.0
+    assert run.ask() is not None
+    now[0] = 61.0
+    assert run.ask() is None
+
+
+def test_journal_is_flat_records(tmp_path: Path) -> None:
+    play(study(tmp_path), 1)
+    kinds = []
+    for record in RecordLog(tmp_path / "study.jsonl").read():
+        kinds.append(record["record"])
+        assert record["study"] == "chase" and record["number"] == 0
+        assert not any(isinstance(value, dict | list) for value in record.values())
+    assert kinds == ["trial_start", "trial_epoch", "trial_end"]

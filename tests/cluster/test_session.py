@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gkd_bench.cluster.session import ENVIRONMENT, missing_resources, needed_resources, prepare_environment
+from gkd_bench.config.schema import Compute, Pool
+
+
+def test_needs_are_those_of_all_groups_and_a_tenth_of_a_cpu_per_trial() -> None:
+    compute = Compute(
+        pools=(
+            Pool(stages=("teacher", "baseline", "distill"), groups=2, workers=4, cpus=3, gpus=1.0),
+            Pool(stages=("semantic", "alignment", "evaluate"), groups=1, workers=1, cpus=2),
+        )
+    )
+    assert needed_resources(compute, concurrency=5) == {"CPU": pytest.approx(26.5), "GPU": 8.0}
+
+
+def test_missing_resources_are_all_named() -> None:
+    lines = missing_resources({"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0})
+    assert lines == ["CPU: 8 needed, 4 there", "GPU: 2 needed, 0 there"]
+    assert missing_resources({"CPU": 8.0, "GPU": 0.0}, {"CPU": 8.0}) == []
+
+
+def test_environment_is_set_without_overruling_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*ENVIRONMENT, "RAY_AUTH_MODE"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    prepare_environment(local=False)
+    assert os.environ["RAY_DEDUP_LOGS"] == "0"
+    assert os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] == "1"
+    assert "RAY_AUTH_MODE" not in os.environ
+    prepare_environment(local=True)
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_nothing_imports_ray_or_torch_before_a_session_is_opened() -> None:
+    modules = "broker engine inprocess messages progress queue ray_engine search session tune_search worker"
+    code = f"""
+import sys
+for name in {modules.split()!r}:
+    __import__("gkd_bench.cluster." + name)
+print([name for name in ("ray", "torch", "optuna", "mlflow", "numpy") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"

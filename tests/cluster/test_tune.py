@@ -1,0 +1,184 @@
+"""Ray Tune's two sides without a Ray session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_stages import node
+
+from gkd_bench.cluster.session import prepare_environment
+
+prepare_environment(local=True)
+
+from gkd_bench.cluster.broker import News  # noqa: E402
+from gkd_bench.cluster.inprocess import InProcessEngine  # noqa: E402
+from gkd_bench.cluster.messages import StageEvent, StageFailure, StagePoll  # noqa: E402
+from gkd_bench.cluster.search import Study  # noqa: E402
+from gkd_bench.cluster.tune_driver import StudySearcher, make_scheduler  # noqa: E402
+from gkd_bench.cluster.tune_search import Job  # noqa: E402
+from gkd_bench.cluster.tune_trial import stage_results  # noqa: E402
+from gkd_bench.config.schema import Range, Search  # noqa: E402
+from gkd_bench.stages.monitor import Outcome, Progress, Workplace  # noqa: E402
+from gkd_bench.store.node import StageNode  # noqa: E402
+from gkd_bench.store.records import RecordLog  # noqa: E402
+
+EPOCHS = 4
+
+
+def news(epochs: Iterable[int], end: Any = None, fatal: str = "") -> News:
+    events = tuple(StageEvent("progress", Progress(e, EPOCHS, {"val/dice": e / 10})) for e in epochs)
+    return News({"k": StagePoll(events, 0, end)}, fatal)
+
+
+def listen(*answers: News, seen: dict[int, float] | None = None) -> list[tuple[int, float | None, str | None]]:
+    waiting = list(answers)
+    results = stage_results(lambda since: waiting.pop(0), "k", "val/dice", seen or {})
+    return [(r["epoch"], r.get("objective"), r.get("state")) for r in results]
+
+
+def test_trial_reports_epochs_and_keeps_the_last_one_for_the_end() -> None:
+    assert listen(news([1, 2]), news([3, 4]), news([], Outcome("done"))) == [
+        (1, 0.1, None),
+        (2, 0.2, None),
+        (3, 0.3, None),
+        (4, 0.4, "done"),
+    ]
+
+
+def test_trial_reports_epochs_that_a_restarted_worker_repeats_once() -> None:
+    assert [r[0] for r in listen(news([1, 2]), news([2, 3]), news([4], Outcome("done")))] == [1, 2, 3, 4]
+
+
+def test_interrupted_trial_gives_the_scheduler_its_old_epochs_first() -> None:
+    assert listen(news([2, 3, 4], Outcome("done")), seen={1: 0.15, 2: 0.25}) == [
+        (1, 0.15, None),
+        (2, 0.25, None),
+        (3, 0.3, None),
+        (4, 0.4, "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("last", "state"),
+    [
+        (news([], Outcome("cached")), "cached"),
+        (news([], Outcome("stopped")), "stopped"),
+        (news([], StageFailure("k", "distill", "NaN")), "failed"),
+        (news([], fatal="no group"), "fatal"),
+    ],
+)
+def test_trial_says_how_its_stage_ended_without_inventing_an_objective(last: News, state: str) -> None:
+    assert listen(last) == [(0, None, state)]
+
+
+class Bench:
+    """A study, its Tune searcher, and an in-process engine whose stages are run by hand."""
+
+    def __init__(self, path: Path, **search: Any) -> None:
+        self.store: dict[str, float] = {}
+        settings = Search(**{"sampler": "random", "trials": 4, **search})
+        self.study = Study("s", {"w": Range(low=0.0, high=1.0)}, settings, 0, RecordLog(path / "j.jsonl"))
+        self.engine = InProcessEngine(lambda *_: Outcome("done"), Workplace(path, path), self.store.__contains__)
+        self.job = Job(self.nodes, self.store.__getitem__, self.store.__contains__, EPOCHS)
+        self.searcher = StudySearcher(self.study, self.job, self.engine)
+
+    def nodes(self, params: Any) -> list[StageNode]:
+        teacher = node("teacher")
+        return [teacher, node("distill", {"teacher": teacher}, w=params["w"])]
+
+    def result(self, epoch: int, value: float, **more: Any) -> dict[str, Any]:
+        return {"epoch": epoch, "objective": value, **more}
+
+    def counts(self) -> dict[str, int]:
+        return dict(self.engine.snapshot().counts)  # type: ignore[arg-type]
+
+
+def test_proposing_submits_and_early_stopping_takes_back_only_what_nobody_else_wants(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.searcher.suggest("a")
+    bench.searcher.suggest("b")
+    assert bench.counts() == {"ready": 1, "waiting": 2}
+    bench.searcher.on_trial_result("a", bench.result(1, 0.3))
+    bench.searcher.on_trial_complete("a", bench.result(2, 0.4))
+    assert bench.counts() == {"ready": 1, "waiting": 1, "stopped": 1}
+    (ended,) = bench.study.finished()
+    assert (ended.state, ended.value, dict(ended.epochs)) == ("pruned", None, {1: 0.3, 2: 0.4})
+
+
+def test_value_of_a_complete_trial_comes_from_the_store(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.store[config["key"]] = 0.77
+    bench.searcher.on_trial_complete("a", bench.result(4, 0.5, state="done"))
+    bench.searcher.suggest("b")
+    bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "NaN"})
+    bench.searcher.suggest("c")
+    bench.searcher.on_trial_complete("c", None, error=True)
+    assert [(t.state, t.value) for t in bench.study.finished()] == [("complete", 0.77), ("failed", None), ("failed", None)]
+    assert [t.cause for t in bench.study.finished()][1] == "NaN"
+
+
+def test_trial_stopped_after_its_stage_was_published_still_counts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.store[config["key"]] = 0.6
+    bench.searcher.on_trial_complete("a", bench.result(2, 0.1))
+    assert [(t.state, t.value) for t in bench.study.finished()] == [("complete", 0.6)]
+
+
+def test_trials_whose_result_is_stored_never_reach_tune(tmp_path: Path) -> None:
+    first = Bench(tmp_path)
+    keys = [first.searcher.suggest(str(i))["key"] for i in range(4)]
+    (tmp_path / "j.jsonl").unlink()
+    second = Bench(tmp_path)
+    second.store.update(dict.fromkeys(keys, 0.5))
+    assert second.searcher.suggest("x") == "FINISHED"
+    assert [trial.value for trial in second.study.finished()] == [0.5] * 4
+    assert second.counts() == {}
+
+
+@pytest.mark.parametrize("state", ["fatal", "stopped"])
+def test_trials_cut_off_by_the_end_of_the_sweep_stay_open(tmp_path: Path, state: str) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.searcher.suggest("b")
+    bench.searcher.on_trial_complete("a", bench.result(2, 0.4, state=state))
+    assert bench.searcher.suggest("c") == "FINISHED"
+    bench.searcher.withdraw()
+    assert bench.counts() == {"stopped": 3}
+    again = Bench(tmp_path)
+    assert again.study.finished() == []
+    assert again.searcher.suggest("a") == {**config, "seen": {"2": 0.4}}
+
+
+def test_asha_gets_the_rungs_of_earlier_runs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, reduction=2)
+    for value in (0.8, 0.9):
+        trial = bench.study.ask()
+        assert trial is not None
+        bench.study.report(trial.number, 1, value)
+        bench.study.tell(trial.number, "pruned")
+    scheduler: Any = make_scheduler(Bench(tmp_path, reduction=2).study, bench.job)
+
+    class New:
+        trial_id = "new"
+
+    scheduler.on_trial_add(None, New)
+    assert scheduler.on_trial_result(None, New, bench.result(1, 0.5)) == "STOP"
+    fresh: Any = make_scheduler(Bench(tmp_path / "none", reduction=2).study, bench.job)
+    fresh.on_trial_add(None, New)
+    assert fresh.on_trial_result(None, New, bench.result(1, 0.5)) == "CONTINUE"
+
+
+def test_no_early_stopping_without_room_for_it(tmp_path: Path) -> None:
+    for search in ({"scheduler": "none"}, {"grace_epochs": EPOCHS}):
+        bench = Bench(tmp_path, **search)
+        assert type(make_scheduler(bench.study, bench.job)).__name__ == "FIFOScheduler"
+
+
+def test_population_based_training_is_not_on_offer() -> None:
+    with pytest.raises(ValueError, match="scheduler"):
+        Search(scheduler="pbt")  # type: ignore[arg-type]
