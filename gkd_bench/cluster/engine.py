@@ -48,7 +48,9 @@ class Engine(Protocol):
     def __enter__(self) -> Self:
         """The engine itself."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """``close``."""
 
 

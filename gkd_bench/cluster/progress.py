@@ -61,7 +61,9 @@ class LiveView:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop drawing and leave the terminal as it was."""
         self._ended.set()
         self._thread.join(5 * DRAW_SECONDS)
@@ -75,7 +77,7 @@ class LiveView:
 
     def _repeat(self, seconds: float, draw: Callable[[], None]) -> None:
         while not self._ended.wait(seconds):
-            with suppress(Exception):  # the view is an ornament: an engine that is closing must not end it, or be hurt by it
+            with suppress(Exception):  # the view is an ornament: an engine that is closing must not end it
                 draw()
 
     def line(self) -> str:
@@ -99,7 +101,8 @@ class LiveView:
         ended = counts.get("done", 0) + counts.get("cached", 0)
         waiting = counts.get("waiting", 0) + counts.get("ready", 0)
         alive = sum(group.starts > 0 for group in snapshot.groups)
-        parts = [duration(self._clock() - self._begun), f"stages {ended} done, {len(snapshot.running)} running, {waiting} waiting"]
+        stages = f"stages {ended} done, {len(snapshot.running)} running, {waiting} waiting"
+        parts = [duration(self._clock() - self._begun), stages]
         if counts.get("failed"):
             parts.append(f"{counts['failed']} failed")
         if search.total:
@@ -132,5 +135,5 @@ def _cells(stage: RunningStage) -> tuple[str, str, str, str, str]:
 
 def _stage_line(stage: RunningStage) -> str:
     name, epoch, rate, left, metrics = _cells(stage)
-    parts = [f"epoch {epoch}" if epoch else "", f"{rate} steps/s" if rate else "", f"{left} left" if left else "", metrics]
-    return ", ".join([name, *(part for part in parts if part)])
+    parts = {"epoch {}": epoch, "{} steps/s": rate, "{} left": left, "{}": metrics}
+    return ", ".join([name, *(text.format(part) for text, part in parts.items() if part)])

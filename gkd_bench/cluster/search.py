@@ -146,7 +146,8 @@ class Study:
         """Every combination in a seeded order, the sweep's own values first."""
         import numpy as np
 
-        points = [dict(zip(self._space, values, strict=True)) for values in itertools.product(*map(_grid, self._space.values()))]
+        values = itertools.product(*map(_grid, self._space.values()))
+        points = [dict(zip(self._space, point, strict=True)) for point in values]
         order = np.random.default_rng(self._seed).permutation(len(points))
         first = [] if self._default is None else [self._default]
         return [*first, *(points[i] for i in order if points[i] not in first)]

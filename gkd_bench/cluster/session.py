@@ -167,6 +167,8 @@ class RaySession:
         if self._given is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """``close``."""
         self.close()

@@ -35,7 +35,8 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: Path) -> tune.Tuner
     """
     study, job = searcher.study, searcher.job
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    place = tune.PlacementGroupFactory([{"CPU": TRIAL_CPUS, f"node:{node}": 0.001}])  # beside the driver, not on a spot node
+    beside_driver = {"CPU": TRIAL_CPUS, f"node:{node}": 0.001}  # not on a node that may be reclaimed
+    place = tune.PlacementGroupFactory([beside_driver])
     return tune.Tuner(
         tune.with_resources(StageTrial, place),
         param_space={"broker": broker},

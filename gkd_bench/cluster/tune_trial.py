@@ -43,9 +43,7 @@ class StageTrial(Trainable):
         return next(self._results)
 
 
-def stage_results(
-    poll: Callable[[int], News], key: str, objective: str, seen: Mapping[int, float]
-) -> Iterator[Result]:
+def stage_results(poll: Callable[[int], News], key: str, objective: str, seen: Mapping[int, float]) -> Iterator[Result]:
     """Tune results of one stage: its epochs in order, each once even if a restarted worker repeats it, then its end.
 
     The last epoch is only reported together with the end (``done``, ``state``, ``cause``): a scheduler that stopped a stage

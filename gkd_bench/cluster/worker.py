@@ -225,7 +225,9 @@ class BrokerMonitor:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End the thread; wait until the broker has every report, since it drops those that come after the end."""
         import ray
 

@@ -29,12 +29,14 @@ from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.runs import (
     ChildRun,
     Point,
-    Provenance as Provenance,
     Settings,
     child_runs,
     parent_metrics,
     sweep_files,
     sweep_tags,
+)
+from gkd_bench.report.runs import (
+    Provenance as Provenance,
 )
 from gkd_bench.store.node import content_hash
 

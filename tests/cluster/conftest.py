@@ -5,5 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # the stage runner of these tests has an import path of its own,
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])  # in Ray too
+PATHS = [str(HERE), str(HERE.parents[1])]
+
+sys.path[:0] = PATHS  # the stage runner of these tests has an import path of its own, here and in Ray's workers
+os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])

@@ -16,7 +16,9 @@ from gkd_bench.stages.monitor import Monitor, Outcome, Progress, Workplace
 from gkd_bench.store.node import StageNode
 
 
-def node(kind: str = "distill", inputs: dict[str, StageNode] | None = None, seed: int = 0, **settings: Any) -> StageNode:
+def node(
+    kind: str = "distill", inputs: dict[str, StageNode] | None = None, seed: int = 0, **settings: Any
+) -> StageNode:
     """A small stage."""
     return StageNode(kind, settings, seed, {}, {role: above.key for role, above in (inputs or {}).items()})
 
@@ -46,7 +48,7 @@ def execute(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
         with (store / f"{node.key}.runs").open("a") as log:
             log.write(f"{os.getpid()}\n")
     missing = [role for role, key in node.inputs.items() if not artefact(store, key).exists()]
-    if missing or "fail" in settings and settings.get("fail_rank", workplace.rank) == workplace.rank:
+    if missing or ("fail" in settings and settings.get("fail_rank", workplace.rank) == workplace.rank):
         raise ValueError(settings.get("fail", f"inputs missing: {missing}"))
     return _train(node, workplace, monitor)
 
@@ -90,7 +92,6 @@ def _any_rank(stop: bool, workplace: Workplace) -> bool:
 
 def _maybe_die(node: StageNode, workplace: Workplace, epoch: int) -> None:
     marker = workplace.store / f"{node.key}.killed"
-    if node.settings.get("kill_at") == epoch and workplace.rank == node.settings.get("kill_rank", 0):
-        if not marker.exists() or node.settings.get("kill_always"):
-            marker.write_text("")
-            os.kill(os.getpid(), signal.SIGKILL)
+    if node.settings.get("kill_at") == epoch and not marker.exists():
+        marker.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)

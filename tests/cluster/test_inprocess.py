@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_stages
 import pytest
@@ -20,7 +21,9 @@ from gkd_bench.store.records import RecordLog
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[InProcessEngine]:
-    with InProcessEngine(fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()) as it:
+    with InProcessEngine(
+        fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()
+    ) as it:
         yield it
 
 
@@ -50,7 +53,9 @@ def test_stored_stages_are_not_run_again(engine: InProcessEngine, tmp_path: Path
     stage = node()
     engine.submit([stage])
     engine.wait([stage.key])
-    with InProcessEngine(fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()) as new:
+    with InProcessEngine(
+        fake_stages.execute, Workplace(tmp_path, tmp_path), lambda key: (tmp_path / key).exists()
+    ) as new:
         new.submit([stage])
         assert new.wait([stage.key]) == {stage.key: "cached"}
     assert runs(tmp_path, stage.key) == 1
@@ -87,7 +92,9 @@ def test_runner_that_cannot_be_imported_is_named() -> None:
             load_runner(path)
 
 
-def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(engine: InProcessEngine, tmp_path: Path) -> None:
+def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(
+    engine: InProcessEngine, tmp_path: Path
+) -> None:
     teacher = node("teacher")
 
     def has(key: str) -> bool:
@@ -95,7 +102,7 @@ def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(engin
 
     def make_nodes(params: object) -> list[StageNode]:
         assert isinstance(params, dict)
-        trouble = {"fail": "NaN loss"} if params["weight"] > 0.8 else {}
+        trouble: dict[str, Any] = {"fail": "NaN loss"} if params["weight"] > 0.8 else {}
         return [teacher, node("distill", {"teacher": teacher}, value=params["weight"], epochs=2, **trouble)]
 
     def run() -> Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -43,10 +42,9 @@ with RaySession(compute) as session:
 
 
 def start(store: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sys.path])}
     command = [sys.executable, "-c", SWEEP, str(store)]
     with (store / "log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def test_interrupt_ends_soon_keeps_the_checkpoint_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from contextlib import suppress
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,9 @@ from gkd_bench.cluster.progress import LiveView, SearchStatus, duration, seconds
 STAGE = RunningStage(
     "k", "distill chase_db1 gkd seed 0", "distill", "g", 3, 10, 30, 100, 3.5, 12.0, {"val/dice": 0.71234}
 )
-SNAPSHOT = Snapshot({"done": 4, "cached": 2, "running": 1, "waiting": 3, "failed": 1}, (STAGE,), (GroupState("g", 1, "k", 0.0),))
+SNAPSHOT = Snapshot(
+    {"done": 4, "cached": 2, "running": 1, "waiting": 3, "failed": 1}, (STAGE,), (GroupState("g", 1, "k", 0.0),)
+)
 SEARCH = SearchStatus(done=5, total=20, best=0.7421, label="trials")
 
 
@@ -52,7 +55,7 @@ def test_view_draws_in_its_own_thread_and_ends_with_the_block(terminal: bool, mo
     monkeypatch.setattr(progress, "DRAW_SECONDS", 0.02)
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
     out, text = console(terminal)
-    with pytest.raises(KeyboardInterrupt), LiveView(lambda: SNAPSHOT, lambda: SEARCH, out):
+    with suppress(KeyboardInterrupt), LiveView(lambda: SNAPSHOT, lambda: SEARCH, out):
         time.sleep(0.2)
         raise KeyboardInterrupt
     drawn = text.getvalue()

@@ -30,7 +30,9 @@ def chain() -> tuple[StageNode, StageNode, StageNode]:
 
 def state(queue: StageQueue, stage: StageNode) -> str | None:
     settled = queue.poll(stage.key).settled
-    return "failed" if isinstance(settled, StageFailure) else settled and settled.state
+    if settled is None:
+        return None
+    return "failed" if isinstance(settled, StageFailure) else settled.state
 
 
 def boom(stage: StageNode, cause: str = "ValueError: boom") -> StageFailure:

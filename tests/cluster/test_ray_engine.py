@@ -124,7 +124,9 @@ def make_job(store: Path, name: str) -> Job:
 
 def make_study(path: Path, **settings: Any) -> Study:
     search = Search(**{"sampler": "random", "trials": 6, "concurrency": 2, "reduction": 2, **settings})
-    return Study("chase_db1/gkd", {"w": Range(low=0.0, high=1.0)}, search, 0, RecordLog(path / "study.jsonl"), {"w": 0.9})
+    return Study(
+        "chase_db1/gkd", {"w": Range(low=0.0, high=1.0)}, search, 0, RecordLog(path / "study.jsonl"), {"w": 0.9}
+    )
 
 
 def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
@@ -167,7 +169,9 @@ def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store:
 
 def test_runner_that_workers_cannot_import_is_an_error_and_not_a_hang(session: RaySession, store: Path) -> None:
     compute = Compute(pools=(Pool(),))
-    with RayEngine(session, compute, Places(store, store, runner="no_such_module:execute"), lambda key: False) as engine:
+    with RayEngine(
+        session, compute, Places(store, store, runner="no_such_module:execute"), lambda key: False
+    ) as engine:
         engine.submit([node()])
         with pytest.raises(ClusterError, match="no_such_module"):
             engine.wait([node().key])

@@ -11,7 +11,7 @@ from gkd_bench.cluster.search import FinishedTrial, Study, Trial
 from gkd_bench.config.schema import Choice, Range, Search
 from gkd_bench.store.records import RecordLog
 
-SPACE = {
+SPACE: dict[str, Range | Choice] = {
     "methods.gkd.cross": Range(low=0.01, high=1.0, log=True),
     "methods.gkd.graph_loss": Choice(choice=("mse", "softmax_kl")),
 }
@@ -83,7 +83,7 @@ def test_trial_zero_is_the_default_where_it_fits(tmp_path: Path) -> None:
 
 
 def test_grid_visits_every_point_once_and_ends(tmp_path: Path) -> None:
-    space = {"a": Range(low=0.01, high=1.0, log=True, points=3), "b": Choice(choice=(1, 2))}
+    space: dict[str, Range | Choice] = {"a": Range(low=0.01, high=1.0, log=True, points=3), "b": Choice(choice=(1, 2))}
     grid = Study("s", space, settings(sampler="grid", trials=99), 0, RecordLog(tmp_path / "j"), {"a": 1.0, "b": 2})
     assert grid.size == grid.remaining == 6
     points = []

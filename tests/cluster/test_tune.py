@@ -93,7 +93,7 @@ class Bench:
         return {"epoch": epoch, "objective": value, **more}
 
     def counts(self) -> dict[str, int]:
-        return dict(self.engine.snapshot().counts)  # type: ignore[arg-type]
+        return {str(status): count for status, count in self.engine.snapshot().counts.items()}
 
 
 def test_proposing_submits_and_early_stopping_takes_back_only_what_nobody_else_wants(tmp_path: Path) -> None:
@@ -117,7 +117,11 @@ def test_value_of_a_complete_trial_comes_from_the_store(tmp_path: Path) -> None:
     bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "NaN"})
     bench.searcher.suggest("c")
     bench.searcher.on_trial_complete("c", None, error=True)
-    assert [(t.state, t.value) for t in bench.study.finished()] == [("complete", 0.77), ("failed", None), ("failed", None)]
+    assert [(t.state, t.value) for t in bench.study.finished()] == [
+        ("complete", 0.77),
+        ("failed", None),
+        ("failed", None),
+    ]
     assert [t.cause for t in bench.study.finished()][1] == "NaN"
 
 
@@ -181,4 +185,4 @@ def test_no_early_stopping_without_room_for_it(tmp_path: Path) -> None:
 
 def test_population_based_training_is_not_on_offer() -> None:
     with pytest.raises(ValueError, match="scheduler"):
-        Search(scheduler="pbt")  # type: ignore[arg-type]
+        Search(scheduler="pbt")

@@ -1,0 +1,208 @@
+"""Every stage of the tiny sweep: what it reads, what it writes, what it must not touch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gkd_bench.data.cache import open_prepared
+from gkd_bench.data.tiles import TileSampler
+from gkd_bench.errors import LeakError, StageError
+from gkd_bench.metrics.overlap import score_image
+from gkd_bench.plan import Planner
+from gkd_bench.stages import supervised
+from gkd_bench.stages.context import StageContext
+from gkd_bench.stages.evaluate import spread_ranks
+from gkd_bench.stages.models import load_aligned, load_network, load_prior
+from gkd_bench.stages.predict import predict
+from gkd_bench.store.artefacts import Artefact
+from gkd_bench.store.node import StageNode
+
+from .lab import DOMAINS, TINY, Lab
+
+SOURCE, TARGET = DOMAINS
+CPU = torch.device("cpu")
+
+
+def records(artefact: Artefact, kind: str) -> list[dict[str, object]]:
+    return [record for record in artefact.records() if record["record"] == kind]
+
+
+def node_of(lab: Lab, kind: str) -> StageNode:
+    planner = lab.planner
+    nodes = {
+        "teacher": planner.teacher(SOURCE, 0),
+        "semantic": planner.semantic(SOURCE, 0),
+        "tan": planner.alignment(planner.teacher(SOURCE, 0), SOURCE, 0),
+        "san": planner.alignment(planner.baseline(SOURCE, 0), SOURCE, 0),
+        "gkd": planner.distill("gkd", SOURCE, 0),
+        "kd": planner.distill("kd", SOURCE, 0),
+    }
+    return nodes[kind]
+
+
+# ---------------------------------------------------------------- training stages
+
+
+def test_every_training_stage_records_its_epochs_and_its_cost(trained: Lab) -> None:
+    for node in trained.planner.models(SOURCE, 0, ("scratch", "kd", "gkd")):
+        artefact = trained.store.get(node.key)
+        epochs = 4 if node.kind == "semantic" else 2
+        assert [record["epoch"] for record in records(artefact, "epoch")] == list(range(1, epochs + 1))
+        (cost,) = records(artefact, "cost")
+        assert cost["steps"] == 4 * epochs
+        assert cost["parameters"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("semantic", {"P-SAE mask Dice at 0.5", "P-SAE mask Dice at best threshold", "P-SAE effective rank"}),
+        ("tan", {"alignment error", "retrieval@1", "reconstructed Dice", "shuffled-vector Dice", "mean-bottleneck Dice"}),
+        ("gkd", {"gradient ratio intra", "gradient cosine cross", "anchor-view cosine photometric"}),
+    ],
+)
+def test_health_checks_are_recorded_where_they_can_be_measured(trained: Lab, kind: str, expected: set[str]) -> None:
+    found = {record["check"]: record for record in records(trained.store.get(node_of(trained, kind).key), "health")}
+    assert expected <= set(found)
+    assert all(np.isfinite(record["value"]) for record in found.values())
+
+
+def test_an_untrained_alignment_network_is_warned_about_in_plain_words(trained: Lab) -> None:
+    found = records(trained.store.get(node_of(trained, "tan").key), "health")
+    warnings = [str(record["warning"]) for record in found if record["ok"] is False]
+    assert any("the mean" in warning for warning in warnings)
+
+
+def test_gradient_ratio_and_cosine_of_every_term_are_logged_each_epoch(trained: Lab) -> None:
+    for row in records(trained.store.get(node_of(trained, "gkd").key), "epoch"):
+        for term in ("intra", "inter", "cross"):
+            assert row[f"grad_ratio/{term}"] >= 0 and -1 <= row[f"grad_cosine/{term}"] <= 1
+            assert row[f"loss/{term}"] >= 0
+
+
+def test_alignment_statistics_are_those_of_its_own_vectors(trained: Lab) -> None:
+    host = load_network(trained.store.get(trained.planner.teacher(SOURCE, 0).key), CPU)
+    aligned = load_aligned(trained.store.get(node_of(trained, "tan").key), host)
+    splits = open_prepared(trained.cache, *trained.planner.references[SOURCE].split("@")).source_splits()
+    tiles = TileSampler(splits.train, 32, seed=5).draw(0, 128)
+    with torch.no_grad():
+        vectors = aligned.vectors(host.encode(tiles.images).bottleneck, standardised=True)
+    assert vectors.mean().abs() < 0.3
+    assert 0.5 < vectors.std(dim=0).mean() < 1.5
+
+
+def test_the_prior_decodes_masks_from_vectors(trained: Lab) -> None:
+    prior = load_prior(trained.store.get(node_of(trained, "semantic").key), CPU)
+    masks = torch.zeros(3, 1, 32, 32)
+    vectors = prior.vector(masks)
+    assert vectors.shape == (3, 32)
+    assert prior.mask_logits(vectors, (32, 32)).shape == (3, 1, 32, 32)
+    assert (prior.v_sd > 0).all()
+
+
+def test_balanced_terms_pull_as_hard_as_the_settings_say(empty: Lab, trained: Lab, make_planner: Callable[..., Planner]) -> None:
+    distill = TINY["stages"]["distill"] | {"balance": "gradient_norm", "balance_target": 0.3, "warmup_epochs": 0}
+    plain = make_planner(stages=TINY["stages"] | {"distill": distill | {"balance": "none"}}).distill("kd", SOURCE, 0)
+    balanced = make_planner(stages=TINY["stages"] | {"distill": distill}).distill("kd", SOURCE, 0)
+    rows = [records(trained.make(node), "epoch") for node in (plain, balanced)]
+    assert rows[0][0]["grad_ratio/kd"] == rows[1][0]["grad_ratio/kd"]  # the report is of the unweighted term
+    assert rows[0][1]["loss/kd"] != rows[1][1]["loss/kd"]
+
+
+def test_a_student_from_random_weights_ignores_the_baseline(trained: Lab, make_planner: Callable[..., Planner]) -> None:
+    distill = TINY["stages"]["distill"] | {"student_init": "random", "epochs": 1, "epoch_steps": 1, "keep": "last"}
+    planner = make_planner(stages=TINY["stages"] | {"distill": distill})
+    fresh = trained.make(planner.distill("scratch", SOURCE, 0)).tensors("network")
+    warm = trained.store.get(trained.planner.baseline(SOURCE, 0).key).tensors("network")
+    assert max(float((fresh[k].float() - warm[k].float()).abs().max()) for k in fresh) > 0.05
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def test_scores_match_an_independent_prediction_of_one_image(trained: Lab) -> None:
+    planner = trained.planner
+    teacher = planner.teacher(SOURCE, 0)
+    artefact = trained.make(planner.evaluate(teacher, SOURCE, TARGET, 0))
+    images = open_prepared(trained.cache, *planner.references[TARGET].split("@")).test_split().images
+    network = load_network(trained.store.get(teacher.key), CPU)
+    probability = predict(network, images.image(0), 32, CPU, 0.0)
+    label, fov = images.native_label(0), images.native_fov(0)
+    resized = cv2.resize(probability, label.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    row = next(r for r in records(artefact, "image") if r["image"] == images.name(0))
+    assert row["dice_fov"] == pytest.approx(score_image(resized, label, fov).metrics()["dice"])
+    assert row["dice"] == pytest.approx(score_image(resized, label).metrics()["dice"])
+
+
+def test_evaluation_records_images_pooled_scores_distances_and_pictures(trained: Lab) -> None:
+    planner = trained.planner
+    artefact = trained.make(*planner.scores(planner.distill("gkd", SOURCE, 0), SOURCE, 0))
+    assert len(records(artefact, "image")) == 4
+    (pooled,) = records(artefact, "pooled")
+    assert pooled["images"] == 4 and pooled["subjects"] == 4
+    uses = {(record["use"], record["space"]) for record in records(artefact, "fsd")}
+    spaces = {("domain", space) for space in ("bottleneck", "aligned", "aligned_own", "random_header")}
+    assert uses == spaces | {("semantic", "aligned"), ("teacher_student", "aligned")}
+    (picture,) = [name for name in artefact.files() if name.startswith("overlays/")]
+    assert cv2.imdecode(np.frombuffer(artefact.bytes(picture), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
+
+
+def test_spread_ranks_run_from_worst_to_best() -> None:
+    assert spread_ranks(9, 3) == [0, 4, 8]
+    assert spread_ranks(2, 5) == [0, 1]
+    assert spread_ranks(4, 1) == [2]
+    assert spread_ranks(4, 0) == []
+
+
+# ---------------------------------------------------------------- leaks
+
+
+def test_a_planted_leak_is_caught(empty: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training code that reaches for the test split is refused, whatever it pretends."""
+
+    def leaky(context: StageContext) -> TileSampler:
+        return TileSampler(context.domain().test_split().images, 32)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(supervised, "source_sampler", leaky)
+    with pytest.raises(LeakError, match="test split"):
+        empty.run(empty.planner.baseline(SOURCE, 0))
+
+
+def test_no_training_stage_reads_a_target_domain(trained: Lab) -> None:
+    for node in trained.planner.models(SOURCE, 0, ("scratch", "kd", "gkd")):
+        assert list(node.data) == ["source"]
+
+
+def test_a_failing_stage_names_itself_and_publishes_nothing(empty: Lab) -> None:
+    node = replace(empty.planner.baseline(SOURCE, 0), settings={**empty.planner.baseline(SOURCE, 0).settings, "tile": "x"})
+    with pytest.raises(StageError, match=r"baseline phantom_clear baseline seed 0 \(key "):
+        empty.run(node)
+    assert not empty.store.has(node.key)
+
+
+def test_every_pair_of_teacher_and_student_goes_through_gkd(empty: Lab, make_planner: Callable[..., Planner]) -> None:
+    """One short step of every stage for networks of different shapes and skips."""
+    once = {"epochs": 1, "epoch_steps": 1, "batch": 2}
+    stages = {
+        "teacher": once,
+        "baseline": once,
+        "semantic": {"autoencoder": once, "vector": once},
+        "alignment": once | {"cached_tiles": 4},
+        "distill": once,
+    }
+    for teacher, student in itertools.zip_longest(("fanet", "unet"), ("enet", "erfnet")):
+        networks = TINY["networks"] | {
+            "teacher": {"name": teacher, "width": 0.05},
+            "student": {"name": student, "width": 0.25},
+        }
+        planner = make_planner(stages=stages, networks=networks)
+        artefact = empty.make(*planner.models(SOURCE, 0, ("gkd",)))
+        (row,) = records(artefact, "epoch")
+        assert all(np.isfinite(value) for value in row.values() if isinstance(value, float))
