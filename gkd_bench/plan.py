@@ -84,7 +84,7 @@ class Planner:
             "header": networks.header.model_dump(),
             "semantic": self.sweep.stages.semantic.model_dump(),
         }
-        return self._node("semantic", source, seed, settings, {}, {})
+        return self._node("semantic", source, seed, settings, {}, {"method": "p-sae"})
 
     def alignment(self, host: StageNode, source: str, seed: int) -> StageNode:
         """TAN or SAN: the alignment network of a teacher or baseline."""
@@ -94,7 +94,8 @@ class Planner:
             "alignment": self.sweep.stages.alignment.model_dump(),
         }
         inputs = {"host": host.key, "semantic": self.semantic(source, seed).key}
-        return self._node("alignment", source, seed, settings, inputs, {"host": settings["host"]})
+        labels = {"host": settings["host"], "method": "tan" if host.kind == "teacher" else "san"}
+        return self._node("alignment", source, seed, settings, inputs, labels)
 
     def distill(self, method: str, source: str, seed: int) -> StageNode:
         """The student trained under a method, with the sweep's options."""

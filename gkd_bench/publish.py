@@ -14,11 +14,15 @@ from rich.console import Console
 from gkd_bench.collect import collect, pictures
 from gkd_bench.conduct import SweepResult
 from gkd_bench.config.schema import Sweep
+from gkd_bench.report.diagnostics import health_warnings, search_summary
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.render import to_rich
+from gkd_bench.report.tables import answer, fsd_comparison, matrix, triple
 from gkd_bench.report.tracking import Provenance, resolve_backend, ui_command, write_tracking
-from gkd_bench.report.writer import page_tables, write_report
+from gkd_bench.report.writer import write_report
 from gkd_bench.store.artefacts import Store
+
+SHOWN_WARNINGS = 3
 
 
 def publish(
@@ -46,12 +50,25 @@ def publish(
     text = yaml.safe_dump(shown(sweep), sort_keys=False, allow_unicode=True)
     drawn = pictures(store, result)
     files = write_report(records, Path(sweep.storage.results) / sweep.name, drawn, text, command, machine())
-    for table in page_tables(records):
-        console.print(to_rich(table))
-    console.print(f"Tables and pictures: {os.path.relpath(files.report.parent)}", highlight=False, soft_wrap=True)
+    _show(records, console)
+    console.print(f"All tables and pictures: {os.path.relpath(files.report)}", highlight=False, soft_wrap=True)
     if sweep.tracking.enabled:
         fingerprints = {name: reference.partition("@")[2] for name, reference in references.items()}
         _track(sweep, result, records, drawn, Provenance(text, command, machine(), fingerprints), console)
+
+
+def _show(records: SweepRecords, console: Console) -> None:
+    """The answer and the tables that support it; the rest is in the report."""
+    methods = [name for name in records.methods if name != "teacher"]
+    chosen = [triple(records), matrix(records, method=methods[-1])] if methods else [triple(records)]
+    for table in (*chosen, fsd_comparison(records), search_summary(records)):
+        if table.rows:
+            console.print(to_rich(table), "\n")
+    warnings = health_warnings(records)
+    if warnings:
+        console.print(f"[yellow]{len(warnings)} health warnings[/yellow], the first of them:", highlight=False)
+        console.print(*(f"  {line}" for line in warnings[:SHOWN_WARNINGS]), sep="\n", highlight=False, soft_wrap=True)
+    console.print(answer(records), style="bold", highlight=False, soft_wrap=True)
 
 
 def _track(
@@ -69,9 +86,10 @@ def _track(
     if tracked.warning:
         console.print(f"[yellow]{tracked.warning}[/yellow]")
         return
-    dashboard = ui_command(backend, tracked.experiment_id)
+    dashboard = ui_command(backend, tracked.experiment_id, tracked.run_id)
     console.print(f"MLflow: {tracked.written} runs written. Browse the comparison:", highlight=False)
-    console.print(f"  {dashboard.command}\n  {dashboard.link}", highlight=False, soft_wrap=True)
+    for line in (dashboard.command, dashboard.link, dashboard.run_link):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 def shown(sweep: Sweep) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
-from gkd_bench.errors import DataError, GkdBenchError
+from gkd_bench.errors import GkdBenchError
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
+PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Domains:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep file; returns the exit code: 0 done, 1 some stages failed, 2 a mistake of the user, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     _interrupt_on_terminate()
     try:
         return run(arguments, console)
@@ -94,7 +95,7 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console) -> Domains:
     """Check every file of every domain, then prepare what is not prepared yet.
 
     Raises:
-        DataError: domains are missing and that is not allowed, or no source or target is left. Lists every file.
+        GkdBenchError: domains are missing and that is not allowed, or no source is left. Lists every file.
     """
     from gkd_bench.data.check import preflight
     from gkd_bench.data.prepare import prepare_domain
@@ -102,13 +103,12 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console) -> Domains:
     root = Path(sweep.data.root) if sweep.data.root else None
     cache = cache_folder(sweep)
     errors = preflight(sweep.data.domains, root, sweep.data.prepare, cache)
-    if errors and not allow_missing:
-        text = "\n\n".join(map(str, errors.values()))
-        advice = "--allow-missing runs without these domains and marks their cells n/a."
-        raise DataError(text.splitlines(), ", ".join(errors), advice)
     present = [name for name in sweep.data.domains if name not in errors]
-    if not [name for name in sweep.sources() if name in present]:
-        raise DataError([str(error) for error in errors.values()], ", ".join(errors), "No source domain is left to train on.")
+    trainable = any(name in present for name in sweep.sources())
+    if errors and not (allow_missing and trainable):
+        advice = "--allow-missing runs without these domains and marks their cells n/a."
+        advice = advice if trainable else "No source domain is left to train on."
+        raise GkdBenchError("\n\n".join([*map(str, errors.values()), advice]))
     for name, error in errors.items():
         console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
     references = {name: prepare_domain(name, root, sweep.data.prepare, cache).reference for name in present}

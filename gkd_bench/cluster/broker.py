@@ -44,6 +44,7 @@ class Broker:
         self._pulse = asyncio.Event()
         self._closed = False
         self._fatal = ""
+        self._controllers: dict[str, Any] = {}
 
     # ------------------------------------------------------------ for those who want stages
 
@@ -89,7 +90,15 @@ class Broker:
         self._fatal = self._fatal or cause
         self._changed()
 
+    async def controllers(self) -> dict[str, Any]:
+        """Group -> handle of its Ray Train controller."""
+        return self._controllers
+
     # ------------------------------------------------------------ for worker groups
+
+    async def introduce(self, group: str, controller: Any) -> None:
+        """The Ray Train controller of a group has started."""
+        self._controllers[group] = controller
 
     async def register(self, group: str) -> None:
         """A group has (re)started; see ``StageQueue.register_group``."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +69,7 @@ class RayEngine:
         self.folder = session.folder
         self._broker = start_broker(self.broker_name, compute.max_failures)
         self._closed = threading.Event()
+        self._last = Snapshot()
         self._groups = dict(_groups(compute))
         self._threads = {name: self._start_group(name, pool, places) for name, pool in self._groups.items()}
         threading.Thread(target=self._watch_start, args=(start_timeout,), name="gkd-start", daemon=True).start()
@@ -103,12 +106,15 @@ class RayEngine:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        from gkd_bench.cluster.train_control import Introduction
+
         resources = {"CPU": float(pool.cpus), **({"GPU": pool.gpus} if pool.gpus else {})}
         run: dict[str, Any] = {
             "name": f"{self.broker_name}-{plan.group}",
             "storage_path": str(self.folder),
             "failure_config": FailureConfig(max_failures=-1),
             "logging_config": LoggingConfig(log_level="ERROR"),
+            "callbacks": [Introduction(plan.broker, plan.group)],
         }
         return TorchTrainer(
             serve,
@@ -137,10 +143,8 @@ class RayEngine:
         return names
 
     def _give_up(self, cause: str) -> None:
-        try:
+        with suppress(self._ray.exceptions.RayError):  # the session is being shut down
             self._ray.get(self._broker.give_up.remote(cause))
-        except self._ray.exceptions.RayError:
-            return  # the session is being shut down
 
     # ------------------------------------------------------------ Engine
 
@@ -171,12 +175,11 @@ class RayEngine:
         self._call("cancel", list(keys), requester)
 
     def snapshot(self) -> Snapshot:
-        """What is going on; empty once the broker is gone."""
-        try:
-            snapshot: Snapshot = self._ray.get(self._broker.snapshot.remote(), timeout=POLL_SECONDS)
-        except self._ray.exceptions.RayError:
-            return Snapshot()
-        return snapshot
+        """What is going on, or what was when the engine was closed or the broker died."""
+        if not self._closed.is_set():
+            with suppress(self._ray.exceptions.RayError):
+                self._last = self._ray.get(self._broker.snapshot.remote(), timeout=POLL_SECONDS)
+        return self._last
 
     def check(self) -> None:
         """Raise ClusterError when no stage can run any more."""
@@ -195,17 +198,29 @@ class RayEngine:
             raise ClusterError(f"the broker died ({one_line(error)}); run the same command again to go on") from error
 
     def close(self) -> None:
-        """End the groups, at most ``CLOSE_SECONDS``; what still runs then ends with the session."""
+        """End the groups. A stage that does not stop within ``CLOSE_SECONDS`` is cut off."""
         if self._closed.is_set():
             return
+        started = {group.name for group in self.snapshot().groups if group.starts}
         self._closed.set()
-        try:
+        with suppress(self._ray.exceptions.RayError):  # without a broker there are no groups either
             self._ray.get(self._broker.close.remote(), timeout=CLOSE_SECONDS)
-            started = {group.name for group in self.snapshot().groups if group.starts}
-            for name, thread in self._threads.items():
-                thread.join(CLOSE_SECONDS if name in started else 0.0)
-        except self._ray.exceptions.RayError:
-            return  # the broker is gone, and the groups with it
+            deadline = time.monotonic() + CLOSE_SECONDS
+            for name in started:
+                self._threads[name].join(max(0.0, deadline - time.monotonic()))
+            self._cut_off(time.monotonic() + CLOSE_SECONDS)
+            self._last = self._ray.get(self._broker.snapshot.remote(), timeout=POLL_SECONDS)
+
+    def _cut_off(self, deadline: float) -> None:
+        """Kill the Ray Train runs that are left, so that no thread waits for one when the session ends."""
+        while (
+            left := [name for name, thread in self._threads.items() if thread.is_alive()]
+        ) and time.monotonic() < deadline:
+            controllers = self._ray.get(self._broker.controllers.remote(), timeout=POLL_SECONDS)
+            for name in left:
+                if name in controllers:
+                    self._ray.kill(controllers[name])
+            self._threads[left[0]].join(0.5)
 
     def __enter__(self) -> Self:
         """The engine itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,10 +181,14 @@ def test_runner_that_workers_cannot_import_is_an_error_and_not_a_hang(session: R
 def test_group_that_cannot_start_is_an_error_that_names_what_is_missing(session: RaySession, store: Path) -> None:
     compute = Compute(pools=(Pool(cpus=64),))
     places = Places(store, store, runner="fake_stages:execute")
+    threads = set(threading.enumerate())
     with RayEngine(session, compute, places, lambda key: False, start_timeout=2.0) as engine:
         engine.submit([node()])
         with pytest.raises(ClusterError, match="CPU: 64 needed, 4 there"):
             engine.wait([node().key])
+    left = [thread.name for thread in set(threading.enumerate()) - threads if thread.name.startswith("gkd-")]
+    assert left == []  # one that waits for Ray when the session ends makes Ray exit the process
+    assert engine.snapshot().counts == {"ready": 1}
 
 
 def test_machine_without_the_gpus_asked_for_is_refused_at_once(session: RaySession) -> None:

@@ -1,0 +1,159 @@
+"""The main job as a user runs it, in this process: tables, a second run, missing data, a kill in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gkd_bench import sweep
+from gkd_bench.store.artefacts import LocalStore
+from gkd_bench.store.records import RecordLog
+
+from .stages.lab import TINY
+
+SETTINGS = {
+    **TINY,
+    "networks": {**TINY["networks"], "teacher": {"name": "unet", "width": 0.05}},
+    "pairs": {"sources": ["phantom_clear"], "targets": "all"},
+    "search": {
+        "trials": 2,
+        "sampler": "random",
+        "scheduler": "none",
+        "spaces": {"gkd": {"methods.gkd.cross": {"low": 0.1, "high": 1.0}}},
+    },
+    "compute": {"engine": "inprocess"},
+}
+
+
+def plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(plain(SETTINGS)))
+    return tmp_path
+
+
+def without_gkd(folder: Path, **changes: object) -> list[str]:
+    """A faster sweep file in the folder; the arguments to run it."""
+    settings = {**SETTINGS, "methods": {"kd": {}}, "search": {}, "tracking": {"enabled": False}, **changes}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(plain(settings)))
+    return ["tiny.yaml"]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The files of a report that hold results and no times."""
+    out = folder / "results" / "tiny"
+    return {name: (out / name).read_bytes() for name in ("triple.csv", "dice.csv", "fsd.csv", "trials.csv", "health.csv")}
+
+
+def test_the_main_job_leaves_tables_pictures_and_mlflow_runs_and_a_second_run_trains_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(["tiny.yaml"]) == 0
+    first = tables(folder)
+    shown = capsys.readouterr().out
+    assert "GKD - student alone" in shown.replace("\n", " ") or "GKD" in shown
+    assert "mlflow ui --backend-store-uri" in shown
+    assert list((folder / "results" / "tiny" / "overlays").glob("*.png"))
+    kinds = [store_kind for store_kind in ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")]
+    store = LocalStore(folder / ".gkd_store")
+    counts = {kind: len(list(store.keys(kind))) for kind in kinds}
+    # scratch, kd, and gkd's two trials, the better of which is the final student
+    assert counts == {"teacher": 1, "baseline": 1, "semantic": 1, "alignment": 2, "distill": 4, "evaluate": 10}
+
+    assert sweep.main(["tiny.yaml"]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert tables(folder) == first
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/results/mlflow.db")
+    experiment = client.get_experiment_by_name("gkd_bench")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert "GKD" in parents[0].data.tags["mlflow.note.content"]
+    assert len(runs) > 6
+
+
+def test_adding_a_seed_computes_the_new_seed_only(folder: Path) -> None:
+    options = without_gkd(folder)
+    assert sweep.main(options) == 0
+    store = LocalStore(folder / ".gkd_store")
+    before = {key: (store.root / "artefacts" / key[:2] / key).stat().st_mtime_ns for key in store.keys()}
+    assert sweep.main([*options, "--set", "seeds=[0, 1]"]) == 0
+    after = {key: (store.root / "artefacts" / key[:2] / key).stat().st_mtime_ns for key in store.keys()}
+    assert before.items() <= after.items()
+    seeds = [store.get(key).node.seed for key in after.keys() - before.keys()]
+    assert set(seeds) == {1} and len(seeds) == len(before)
+
+
+def test_the_plan_is_shown_and_nothing_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["tiny.yaml", "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert "What would run" in shown and "distill" in shown and "search phantom_clear gkd" in shown
+    assert list(LocalStore(folder / ".gkd_store").keys()) == []
+    assert not (folder / "results").exists()
+
+
+def test_missing_domains_are_listed_with_their_source_and_can_be_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stare-images", "labels-ah"):
+        (folder / "data" / "STARE" / name).mkdir(parents=True)
+    data = {**TINY["data"], "root": "data", "domains": ["phantom_clear", "stare"]}
+    options = without_gkd(folder, data=data)
+    assert sweep.main(options) == 2
+    message = capsys.readouterr().err
+    assert message.count("im0001") >= 1 and "im0324" in message
+    assert "clemson" in message and "--allow-missing" in message
+    assert not (folder / "results").exists()
+
+    assert sweep.main([*options, "--allow-missing"]) == 0
+    assert "n/a" in (folder / "results" / "tiny" / "triple.csv").read_text()
+
+
+def test_mistakes_in_the_file_end_with_code_2_before_anything_starts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(["tiny.yaml", "--set", "networks.student.name=mobil_unet", "--set", "seeds=[]"]) == 2
+    message = capsys.readouterr().err
+    assert "mobile_unet" in message and "seeds" in message
+    assert not (folder / ".gkd_store").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_gives_the_same_tables(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    undisturbed = tmp_path_factory.mktemp("undisturbed")
+    (undisturbed / "tiny.yaml").write_text((folder / "tiny.yaml").read_text())
+    command = [sys.executable, "-m", "gkd_bench.sweep", "tiny.yaml", "--set", "tracking.enabled=false"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(command, cwd=undisturbed, env=environment, check=True, capture_output=True)
+
+    store = LocalStore(folder / ".gkd_store")
+    for wanted in (2, 6):
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        while len(list(store.keys())) < wanted and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = {key: (store.root / "artefacts" / key[:2] / key).stat().st_mtime_ns for key in store.keys()}
+    assert len(finished) >= 6
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    assert tables(folder) == tables(undisturbed)
+    assert all((store.root / "artefacts" / key[:2] / key).stat().st_mtime_ns == t for key, t in finished.items())
+    starts = [r["number"] for r in RecordLog(folder / ".gkd_store/sweeps/tiny/journal.jsonl").read() if r["record"] == "trial_start"]
+    assert sorted(starts) == [0, 1]
