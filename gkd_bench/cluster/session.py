@@ -75,12 +75,14 @@ def ensure_dashboard(seconds: float = 20.0) -> None:
     Raises:
         ClusterError: it does not answer within ``seconds``.
     """
+    import ray
     from ray.util.state import list_actors
 
+    address = ray.get_runtime_context().gcs_address  # named, since other Rays may run on this machine
     deadline = time.monotonic() + seconds
     while True:
         try:
-            list_actors(limit=1, timeout=5)
+            list_actors(address=address, limit=1, timeout=5)
             return
         except Exception as error:
             if time.monotonic() > deadline:

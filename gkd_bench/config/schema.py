@@ -112,7 +112,7 @@ class Networks(Block):
 class Optimiser(Block):
     """Optimiser and learning-rate schedule over the whole stage."""
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 2e-4
     schedule: Literal["constant", "cosine", "poly", "step"] = "cosine"

@@ -170,11 +170,21 @@ def alignment_health(parts: Parts, held_out: HostOutputs, host: str) -> list[dic
     if error > 0.95:
         warning = f"the {host}'s vectors are no nearer to the mask's than the mean is (error {error:.2f}, mean 1.00)"
     return [
+        _bottleneck_health(held_out.bottleneck, host),
         health("alignment error", error, 1.0, host=host, ok=warning is None, warning=warning),
         health("retrieval@1", retrieval, chance, host=host),
         health("effective rank", checks.effective_rank(vectors), None, host=host),
         *_reconstruction_health(parts, held_out, vectors, host),
     ]
+
+
+def _bottleneck_health(maps: Tensor, host: str) -> dict[str, Any]:
+    """Hosts with skips can train their bottleneck to death: weight decay wins where no gradient is."""
+    live = checks.live_channels(maps)
+    warning = None
+    if live < 0.1:
+        warning = f"{live:.0%} of the {host}'s bottleneck channels vary: the skips do the work, there is nothing to align"
+    return health("live bottleneck channels", live, 1.0, host=host, ok=warning is None, warning=warning)
 
 
 def _reconstruction_health(parts: Parts, held_out: HostOutputs, vectors: Tensor, host: str) -> list[dict[str, Any]]:

@@ -48,6 +48,12 @@ def effective_rank(vectors: Tensor) -> float:
     return float(torch.exp(-(share * share.log()).sum()))
 
 
+def live_channels(maps: Tensor) -> float:
+    """Share of the channels of (tiles, channels, h, w) that are not the same everywhere, in [0, 1]."""
+    deviation = maps.float().transpose(0, 1).flatten(1).std(dim=1)
+    return float((deviation > 1e-6).float().mean())
+
+
 def shuffled(items: Tensor) -> Tensor:
     """Rows moved on by one: every tile gets another tile's row, deterministically."""
     return items.roll(1, dims=0)

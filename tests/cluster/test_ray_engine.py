@@ -51,9 +51,11 @@ def starts(engine: RayEngine) -> dict[str, int]:
 
 
 def placement_groups() -> int:
+    import ray
     from ray.util.state import list_placement_groups
 
-    return sum(group.state != "REMOVED" for group in list_placement_groups(limit=1000))
+    address = ray.get_runtime_context().gcs_address
+    return sum(group.state != "REMOVED" for group in list_placement_groups(address=address, limit=1000))
 
 
 def test_stages_of_both_pools_run_in_order_with_their_epochs(engine: RayEngine, store: Path) -> None:

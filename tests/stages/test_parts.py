@@ -90,6 +90,12 @@ def test_effective_rank_counts_equal_directions() -> None:
     assert checks.effective_rank(torch.arange(5.0)[:, None] * torch.ones(1, 7)) == pytest.approx(1.0)
 
 
+def test_dead_channels_are_counted() -> None:
+    maps = torch.rand(4, 3, 2, 2)
+    maps[:, 1] = 0.7
+    assert checks.live_channels(maps) == pytest.approx(2 / 3)
+
+
 # ---------------------------------------------------------------- windows
 
 
