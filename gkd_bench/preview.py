@@ -90,8 +90,7 @@ def shape_of(node: StageNode) -> Shape:
 def measured_rates(store: Store) -> dict[Shape, float]:
     """Seconds per step (per stage, for scoring) of finished stages, by shape; the largest where several were measured."""
     rates: dict[Shape, float] = {}
-    for key in store.keys():
-        artefact = store.get(key, verify=False)
+    for artefact in (store.get(key, verify=False) for key in store.keys()):  # noqa: SIM118 - a store is no dict
         seconds = artefact.summary.get("seconds")
         if seconds is not None:
             rate = float(seconds) / max(steps_of(artefact.node), 1)

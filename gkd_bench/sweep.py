@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gkd_bench.sweep", description=__doc__)
     parser.add_argument("file", type=Path, help="sweep file")
     parser.add_argument("--profile", help="named profile of the sweep file, for example: small")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting; may be repeated")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", help="override one setting; may be repeated"
+    )
     parser.add_argument("--plan", action="store_true", help="print what would run, and run nothing")
     parser.add_argument("--allow-missing", action="store_true", help="score what is there, mark missing domains n/a")
     return parser

@@ -23,6 +23,7 @@ from gkd_bench.store.node import StageNode
 
 TAKE_SECONDS = 20.0  # well below gloo's and NCCL's time-outs: idle ranks wait in a broadcast for this long
 BEAT_SECONDS = 0.5
+REPORT_SECONDS = 1.0
 DELIVERY_SECONDS = 30.0
 
 
@@ -199,8 +200,11 @@ class BrokerMonitor:
         self._thread = threading.Thread(target=self._beat, name="gkd-heartbeat", daemon=True)
 
     def report(self, progress: Progress) -> None:
-        """Send a finished epoch, without waiting for its arrival."""
+        """Send a finished epoch. Waits a moment for its arrival (about 1 ms): a killed process takes unsent calls with it."""
+        import ray
+
         self._sent.append(self._broker.report.remote(self._group, self._key, progress))
+        ray.wait(self._sent[-1:], timeout=REPORT_SECONDS)
 
     def step(self, done: int, total: int) -> None:
         """Note steps done; the thread sends them."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "evaluate"]
 STAGE_KINDS: tuple[StageKind, ...] = ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")
@@ -155,8 +164,12 @@ class AlignmentStage(Training):
 
     optimiser: Optimiser = Optimiser(weight_decay=1e-4)
     weights: AlignmentWeights = AlignmentWeights()
-    cached_tiles: NonNegativeInt = Field(0, description="fixed tiles whose host features are computed once; 0 = fresh tiles")
-    patience: NonNegativeInt = Field(0, description="epochs without a better validation alignment before stopping; 0 = never")
+    cached_tiles: NonNegativeInt = Field(
+        0, description="fixed tiles whose host features are computed once; 0 = fresh tiles"
+    )
+    patience: NonNegativeInt = Field(
+        0, description="epochs without a better validation alignment before stopping; 0 = never"
+    )
 
 
 class DistillStage(Training):
@@ -239,7 +252,9 @@ class GkdOptions(MethodOptions):
     divergence: Literal["kl", "ce", "mse"] = "kl"
     temperature: PositiveFloat = 1.0
     teacher_skip_drop: Fraction = 0.0
-    view_statistics: Literal["frozen", "updated"] = Field("frozen", description="BatchNorm running statistics in view passes")
+    view_statistics: Literal["frozen", "updated"] = Field(
+        "frozen", description="BatchNorm running statistics in view passes"
+    )
 
 
 class Methods(Block):
@@ -315,7 +330,9 @@ class Compute(Block):
     """Where stages run."""
 
     engine: Literal["ray", "inprocess"] = "ray"
-    address: str | None = Field(None, description="address of a running Ray cluster; none = RAY_ADDRESS, else a local one")
+    address: str | None = Field(
+        None, description="address of a running Ray cluster; none = RAY_ADDRESS, else a local one"
+    )
     pools: tuple[Pool, ...] = Field((Pool(),), min_length=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_failures: NonNegativeInt = Field(2, description="how often a stage is retried after its worker group died")

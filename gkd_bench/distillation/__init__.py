@@ -1,0 +1,1 @@
+"""One distillation method, one small module; the parts of GKD (ACT, DCGD, DICD) beside the baselines."""

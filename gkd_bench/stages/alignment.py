@@ -183,7 +183,9 @@ def _bottleneck_health(maps: Tensor, host: str) -> dict[str, Any]:
     live = checks.live_channels(maps)
     warning = None
     if live < 0.1:
-        warning = f"{live:.0%} of the {host}'s bottleneck channels vary: the skips do the work, there is nothing to align"
+        warning = (
+            f"{live:.0%} of the {host}'s bottleneck channels vary: the skips do the work, there is nothing to align"
+        )
     return health("live bottleneck channels", live, 1.0, host=host, ok=warning is None, warning=warning)
 
 

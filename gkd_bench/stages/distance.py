@@ -63,9 +63,7 @@ def _aligned_records(
     return records
 
 
-def _teacher_student(
-    context: StageContext, prior: SemanticPrior, vectors: Tensor, target: GridTiles
-) -> dict[str, Any]:
+def _teacher_student(context: StageContext, prior: SemanticPrior, vectors: Tensor, target: GridTiles) -> dict[str, Any]:
     teacher = input_network(context, "teacher")
     tan = load_aligned(context.input("tan"), teacher)
     taught = vectors_of(tan, bottlenecks(teacher, target.images.to(context.device)))

@@ -101,7 +101,8 @@ def term_health(history: list[dict[str, Any]], terms: list[str]) -> list[dict[st
     records = []
     for term in terms:
         ratio, cosine = (
-            sum(float(row[f"{kind}/{term}"]) for row in history) / len(history) for kind in ("grad_ratio", "grad_cosine")
+            sum(float(row[f"{kind}/{term}"]) for row in history) / len(history)
+            for kind in ("grad_ratio", "grad_cosine")
         )
         warning = None
         if ratio < SILENT_RATIO:

@@ -204,7 +204,9 @@ class Loop:
         losses = {f"loss/{name}": value for name, value in mean_over_ranks(sums).items()}
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         if broken:
-            raise StageError(f"{self.context.node}: {', '.join(broken)} is not finite; lower the learning rate or weight")
+            raise StageError(
+                f"{self.context.node}: {', '.join(broken)} is not finite; lower the learning rate or weight"
+            )
         return losses
 
     def _keep_best(self, score: float, epoch: int) -> None:

@@ -148,7 +148,9 @@ def semantic_health(prior: SemanticPrior, masks: Tensor) -> list[dict[str, Any]]
     best = checks.best_threshold_dice(decoded, masks)
     warning = None
     if best < baseline + 0.05:
-        warning = f"P-SAE's vector decodes to {best:.2f} Dice, all-foreground gives {baseline:.2f}: it carries only density"
+        warning = (
+            f"P-SAE's vector decodes to {best:.2f} Dice, all-foreground gives {baseline:.2f}: it carries only density"
+        )
     rank = checks.effective_rank(mask_vectors(prior, masks))
     return [
         health("P-SAE autoencoder mask Dice", checks.mask_dice(_decoded(prior.autoencoder, masks), masks), baseline),

@@ -74,7 +74,9 @@ def test_losses_do_not_change_when_a_network_rotates_its_vector_space(form: str)
 
 def test_mse_value_matches_a_loop() -> None:
     teacher, student = vectors(seed=1), vectors(seed=2)
-    pairs = [(cosine(teacher[0, i], teacher[k, i]), cosine(student[0, i], student[k, i])) for i in range(4) for k in (1, 2)]
+    pairs = [
+        (cosine(teacher[0, i], teacher[k, i]), cosine(student[0, i], student[k, i])) for i in range(4) for k in (1, 2)
+    ]
     expected = sum((a - b) ** 2 for a, b in pairs) / len(pairs)
     assert intra_loss(teacher, student).item() == pytest.approx(expected)
 

@@ -30,7 +30,9 @@ def build_method(name: str, guides: Guides, **options: object) -> Method:
 
 def moved(student: SegmentationNetwork) -> set[str]:
     """Top-level parts of a network that have a gradient."""
-    return {name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    return {
+        name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
 
 
 def test_every_registered_method_has_options_in_the_config() -> None:
@@ -108,7 +110,9 @@ def test_kd_value_matches_torchs_kl_divergence() -> None:
 def test_soft_cross_entropy_is_kl_plus_the_targets_entropy() -> None:
     target, logits = torch.randn(2, 2, 3, 3), torch.randn(2, 2, 3, 3)
     entropy = soft_cross_entropy(target, target)
-    assert soft_cross_entropy(target, logits).item() == pytest.approx((kl_divergence(target, logits) + entropy).item(), rel=1e-5)
+    assert soft_cross_entropy(target, logits).item() == pytest.approx(
+        (kl_divergence(target, logits) + entropy).item(), rel=1e-5
+    )
     assert probability_mse(target, target).item() == 0.0
 
 
@@ -122,7 +126,9 @@ def test_q1_trains_the_students_encoder_only(student: SegmentationNetwork, guide
     build_method("gkd", guides)  # freezes the guides
     output = own(student, batch)
     features = guides.teacher.encode(batch.images)
-    teacher_decodes_student(guides.teacher, guides.tan, guides.san.vectors(output.features.bottleneck), features).sum().backward()
+    teacher_decodes_student(
+        guides.teacher, guides.tan, guides.san.vectors(output.features.bottleneck), features
+    ).sum().backward()
     encoder_only = moved(student)
     assert encoder_only and encoder_only.isdisjoint(decoder_parts(student, batch))
 

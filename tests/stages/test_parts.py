@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ from gkd_bench.stages.schedule import learning_rate_factor, warm_up
 def test_schedules_start_at_one_stay_positive_and_never_rise(schedule: str) -> None:
     factors = [learning_rate_factor(schedule, step, 300) for step in range(300)]
     assert factors[0] == pytest.approx(1.0)
-    assert all(0 < later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(0 < later <= earlier for earlier, later in itertools.pairwise(factors))
 
 
 def test_step_schedule_is_the_authors() -> None:
@@ -103,7 +105,7 @@ def test_dead_channels_are_counted() -> None:
 def test_windows_cover_everything_and_overlap_enough(length: int, tile: int, overlap: float) -> None:
     starts = window_starts(length, tile, overlap)
     assert starts[0] == 0 and starts[-1] == length - tile
-    assert all(later - earlier <= tile * (1 - overlap) + 1 for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all(later - earlier <= tile * (1 - overlap) + 1 for earlier, later in itertools.pairwise(starts))
 
 
 class Brightness(SegmentationNetwork):

@@ -64,7 +64,10 @@ def test_every_training_stage_records_its_epochs_and_its_cost(trained: Lab) -> N
     ("kind", "expected"),
     [
         ("semantic", {"P-SAE mask Dice at 0.5", "P-SAE mask Dice at best threshold", "P-SAE effective rank"}),
-        ("tan", {"alignment error", "retrieval@1", "reconstructed Dice", "shuffled-vector Dice", "mean-bottleneck Dice"}),
+        (
+            "tan",
+            {"alignment error", "retrieval@1", "reconstructed Dice", "shuffled-vector Dice", "mean-bottleneck Dice"},
+        ),
         ("gkd", {"gradient ratio intra", "gradient cosine cross", "anchor-view cosine photometric"}),
     ],
 )
@@ -107,7 +110,9 @@ def test_the_prior_decodes_masks_from_vectors(trained: Lab) -> None:
     assert (prior.v_sd > 0).all()
 
 
-def test_balanced_terms_pull_as_hard_as_the_settings_say(empty: Lab, trained: Lab, make_planner: Callable[..., Planner]) -> None:
+def test_balanced_terms_pull_as_hard_as_the_settings_say(
+    empty: Lab, trained: Lab, make_planner: Callable[..., Planner]
+) -> None:
     distill = TINY["stages"]["distill"] | {"balance": "gradient_norm", "balance_target": 0.3, "warmup_epochs": 0}
     plain = make_planner(stages=TINY["stages"] | {"distill": distill | {"balance": "none"}}).distill("kd", SOURCE, 0)
     balanced = make_planner(stages=TINY["stages"] | {"distill": distill}).distill("kd", SOURCE, 0)
@@ -181,7 +186,9 @@ def test_no_training_stage_reads_a_target_domain(trained: Lab) -> None:
 
 
 def test_a_failing_stage_names_itself_and_publishes_nothing(empty: Lab) -> None:
-    node = replace(empty.planner.baseline(SOURCE, 0), settings={**empty.planner.baseline(SOURCE, 0).settings, "tile": "x"})
+    node = replace(
+        empty.planner.baseline(SOURCE, 0), settings={**empty.planner.baseline(SOURCE, 0).settings, "tile": "x"}
+    )
     with pytest.raises(StageError, match=r"baseline phantom_clear baseline seed 0 \(key "):
         empty.run(node)
     assert not empty.store.has(node.key)
