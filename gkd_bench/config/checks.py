@@ -67,10 +67,15 @@ def _pairs(sweep: Sweep) -> Iterator[Problem]:
 
 def _networks(sweep: Sweep) -> Iterator[Problem]:
     for role in ("teacher", "student"):
+        name = getattr(sweep.networks, role).name
+        if name not in NETWORKS:
+            yield Problem(("networks", role, "name"), not_one_of(name, "network", list(NETWORKS)))
+
+
+def _strides(sweep: Sweep) -> Iterator[Problem]:
+    for role in ("teacher", "student"):
         network = getattr(sweep.networks, role)
-        if network.name not in NETWORKS:
-            yield Problem(("networks", role, "name"), not_one_of(network.name, "network", list(NETWORKS)))
-        elif sweep.data.tile % STRIDES.get(network.name, 1):
+        if sweep.data.tile % STRIDES.get(network.name, 1):
             stride = STRIDES[network.name]
             yield Problem(
                 ("data", "tile"),
@@ -231,11 +236,12 @@ CHECKS: tuple[tuple[Check, tuple[Path, ...]], ...] = (
     (_domains, (("data", "domains"),)),
     (_root, (("data", "domains"), ("data", "root"))),
     (_pairs, (("data", "domains"), ("pairs",))),
-    (_networks, (("networks", "teacher"), ("networks", "student"), ("data", "tile"))),
+    (_networks, (("networks", "teacher", "name"), ("networks", "student", "name"))),
+    (_strides, (("networks", "teacher", "name"), ("networks", "student", "name"), ("data", "tile"))),
     (_header, (("networks", "header"),)),
     (_stages, (("stages", "distill"), ("stages", "alignment"))),
     (_batches, (("stages",), ("compute",))),
-    (_spaces, (("search", "spaces"), ("methods",))),
+    (_spaces, (("search", "spaces"),)),
     (_budget, (("search",), ("stages", "distill"), ("compute", "pools"))),
     (_seeds, (("seeds",),)),
     (_compute, (("compute",),)),
