@@ -93,11 +93,10 @@ def _track(
 
 
 def shown(sweep: Sweep) -> dict[str, Any]:
-    """The sweep with its paths relative to the working directory: no report names a folder of the machine above it."""
+    """The sweep as it can be run elsewhere: folders relative to the working directory, data below ``GKD_DATA_ROOT``."""
     tree = sweep.dump()
-    for block, key in (("data", "root"), ("storage", "root"), ("storage", "results")):
-        if tree[block][key]:
-            tree[block][key] = os.path.relpath(tree[block][key])
+    tree["storage"] = {key: os.path.relpath(path) for key, path in tree["storage"].items()}
+    tree["data"]["root"] = tree["data"]["root"] and "${GKD_DATA_ROOT}"
     return tree
 
 

@@ -171,3 +171,24 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_tables(
         if r["record"] == "trial_start"
     ]
     assert sorted(starts) == [0, 1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_workers_give_the_tables_of_the_in_process_engine(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The same keys, the same bits: groups of one worker and one thread compute what this process computes."""
+    alone = tmp_path_factory.mktemp("alone")
+    command = [sys.executable, "-m", "gkd_bench.sweep", str(folder / "tiny.yaml"), "--set", "tracking.enabled=false"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(command, cwd=alone, env=environment, check=True, capture_output=True)
+    ray = [*command, "--set", "compute.engine=ray", "--set", "compute.pools.0.groups=2"]
+    done = subprocess.run(ray, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = ({k: without_command(v) for k, v in tables(where).items()} for where in (alone, folder))
+    assert first == second
+
+
+def without_command(table: bytes) -> bytes:
+    return b"\n".join(line for line in table.split(b"\n") if not line.startswith(b"# command"))

@@ -99,6 +99,14 @@ def test_best_epoch_is_kept_on_request_and_the_last_otherwise(empty: Lab, make_p
         assert artefact.summary["val/dice"] == dice[expected - 1]
 
 
+def test_mixed_precision_trains_and_has_a_key_of_its_own(empty: Lab, make_planner: Callable[..., Planner]) -> None:
+    node = make_planner(compute={"precision": "bf16"}).baseline(SOURCE, 0)
+    assert node.key != empty.planner.baseline(SOURCE, 0).key
+    rows = [record for record in empty.make(node).records() if record["record"] == "epoch"]
+    assert all(0 < row["loss/ce"] < 2 for row in rows)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in empty.store.get(node.key).tensors("network").values())
+
+
 # ---------------------------------------------------------------- two workers
 
 
