@@ -45,8 +45,7 @@ def node_records(sweep: Sweep, store: Store, node: StageNode) -> list[Record]:
 
 def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
     """The fields that every record of a stage carries."""
-    labels, networks = node.labels, sweep.networks
-    network = networks.teacher if "teacher" in (labels.get("method"), labels.get("host")) else networks.student
+    labels = node.labels
     return {
         "schema": SCHEMA_VERSION,
         "sweep": sweep.name,
@@ -57,10 +56,21 @@ def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
         "target": labels.get("target"),
         "split": "train",
         "method": labels.get("method"),
-        "network": f"{network.name} x{network.width:g}",
+        "network": network_name(sweep, node),
         "seed": node.seed,
         "trial": trial,
     }
+
+
+def network_name(sweep: Sweep, node: StageNode) -> str:
+    """The network a stage trains or scores: ``name x width``; for alignment stages the host."""
+    networks = sweep.networks
+    if node.kind == "semantic":
+        return f"P-SAE x{networks.semantic_width:g}"
+    network = (
+        networks.teacher if "teacher" in (node.labels.get("method"), node.labels.get("host")) else networks.student
+    )
+    return f"{network.name} x{network.width:g}"
 
 
 def study_records(sweep: Sweep, study: StudyResult) -> Iterator[Record]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gkd_bench.cluster.engine import Engine
+from gkd_bench.cluster.launch import RunStudy
 from gkd_bench.cluster.progress import SearchStatus
 from gkd_bench.cluster.search import FinishedTrial, Study
 from gkd_bench.cluster.tune_search import Job
@@ -20,7 +21,6 @@ from gkd_bench.store.node import StageNode, content_hash
 from gkd_bench.store.records import RecordLog
 
 SEARCH_PRIORITY, FINAL_PRIORITY = 10, 20
-RunStudy = Callable[[Study, Job, Any], FinishedTrial | None]
 Parameters = Mapping[str, Any]
 
 
@@ -84,11 +84,15 @@ class Conductor:
         """The result, when every search has ended and the store has every stage: nothing is left to run."""
         if any(study.remaining for study in self.searches.values()):
             return None
-        studies = [self._result(source, method) for source, method in self.searches]
+        studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
         if not all(self.store.has(node.key) for node in (models + scores).nodes):
             return None
         return SweepResult(models, scores, tuple(studies), {})
+
+    def results(self) -> list[StudyResult]:
+        """What every search has found so far."""
+        return [self._result(source, method) for source, method in self.searches]
 
     def status(self) -> SearchStatus:
         """How far the searches are."""
@@ -103,14 +107,17 @@ class Conductor:
         self._begin(engine)
         for (source, method), study in self.searches.items():
             run_study(study, self._job(source, method), engine)
-        studies = [self._result(source, method) for source, method in self.searches]
+        studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
-        everything = models + scores
-        engine.submit(everything.nodes, FINAL_PRIORITY)
-        ended = engine.wait([node.key for node in everything.nodes])
-        names = {node.key: str(node) for node in everything.nodes}
-        failures = {names[key]: str(result) for key, result in ended.items() if isinstance(result, StageError)}
-        return SweepResult(models, scores, tuple(studies), failures)
+        failures = _run_all(engine, models + scores)
+        plain = graph(without_distances(node) for node in scores.nodes if self._may_be_scored_plainly(node))
+        failures |= _run_all(engine, plain)
+        kept = [node for node in scores.nodes if self.store.has(node.key)]
+        return SweepResult(models, graph([*kept, *plain.nodes]), tuple(studies), failures)
+
+    def _may_be_scored_plainly(self, node: StageNode) -> bool:
+        """An alignment network that failed must not cost the Dice of a model that is there."""
+        return not self.store.has(node.key) and self.store.has(node.inputs["model"]) and len(node.inputs) > 1
 
     def _begin(self, engine: Engine) -> None:
         """Ask for everything that no search can change, the search's own seed first."""
@@ -143,6 +150,19 @@ class Conductor:
 
     def _with(self, parameters: Parameters) -> Planner:
         return Planner(with_parameters(self.sweep, dict(parameters)), self.planner.references)
+
+
+def _run_all(engine: Engine, wanted: Graph) -> dict[str, str]:
+    """Run stages to their end; stage in words -> cause, of those that failed."""
+    engine.submit(wanted.nodes, FINAL_PRIORITY)
+    ended = engine.wait([node.key for node in wanted.nodes])
+    names = {node.key: str(node) for node in wanted.nodes}
+    return {names[key]: str(result) for key, result in ended.items() if isinstance(result, StageError)}
+
+
+def without_distances(node: StageNode) -> StageNode:
+    """An evaluate stage that scores its model and measures no distance through alignment networks."""
+    return replace(node, inputs={"model": node.inputs["model"]})
 
 
 def searched_methods(sweep: Sweep) -> list[str]:
@@ -198,6 +218,6 @@ def model_graphs(
                 scores += planner.scores(host, source, seed)
             for name, chosen in methods.items():
                 models += chosen.student(name, source, seed)
-                scores += chosen.scores(chosen.distill(name, source, seed), source, seed)
+                scores += planner.scores(chosen.distill(name, source, seed), source, seed)
     aligned = [node for node in scores if node.kind == "alignment"]
     return graph([*models, *aligned]), graph(node for node in scores if node.kind == "evaluate")

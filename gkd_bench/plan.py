@@ -13,9 +13,9 @@ STAGE_VERSIONS: dict[StageKind, int] = {
     "teacher": 1,
     "baseline": 1,
     "semantic": 1,
-    "alignment": 1,
-    "distill": 1,
-    "evaluate": 1,
+    "alignment": 2,
+    "distill": 2,
+    "evaluate": 3,
 }
 """Raised by hand when a stage's code changes what it computes; part of every key."""
 
@@ -121,7 +121,11 @@ class Planner:
         }
 
     def evaluate(self, model: StageNode, source: str, target: str, seed: int) -> StageNode:
-        """One model scored on one target; with alignment networks in the sweep, their distances as well."""
+        """One model scored on one target; with alignment networks in the sweep, Frechet distances as well.
+
+        All models of a source and seed are measured with the same alignment networks, those of the sweep's own weights: a
+        trial may train its own, but a distance between different rulers would compare the rulers.
+        """
         inputs = {"model": model.key}
         if self.aligns():
             guides = self.guides(source, seed)
@@ -129,8 +133,7 @@ class Planner:
             if model.kind == "teacher":
                 inputs["alignment"] = guides["tan"].key
             else:
-                inputs |= {"alignment": model.inputs.get("san", guides["san"].key)}
-                inputs |= {role: model.inputs.get(role, guides[role].key) for role in ("teacher", "tan")}
+                inputs |= {"alignment": guides["san"].key, "teacher": guides["teacher"].key, "tan": guides["tan"].key}
         settings = {"evaluate": self.sweep.stages.evaluate.model_dump()}
         labels = {"method": model.labels["method"], "target": target, "model": model.kind}
         return self._node("evaluate", source, seed, settings, inputs, labels, target)

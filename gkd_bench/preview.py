@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from gkd_bench.cluster.progress import duration
-from gkd_bench.conduct import Conductor, StudyResult, final_graphs
+from gkd_bench.conduct import Conductor, final_graphs
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 
@@ -36,9 +36,8 @@ class Row:
 
 
 def preview(conductor: Conductor) -> list[Row]:
-    """A row per kind of stage of the final trainings (searched methods at their own values), and one per search."""
-    studies = [StudyResult(source, method, conductor.planner) for source, method in conductor.searches]
-    models, scores = final_graphs(conductor.sweep, conductor.planner, studies)
+    """A row per kind of stage of the final trainings (searched methods at the best values so far), and one per search."""
+    models, scores = final_graphs(conductor.sweep, conductor.planner, conductor.results())
     rates = measured_rates(conductor.store)
     rows = [_row(kind, nodes, conductor.store, rates) for kind, nodes in (models + scores).by_kind().items()]
     for (source, method), study in conductor.searches.items():
@@ -84,7 +83,8 @@ def shape_of(node: StageNode) -> Shape:
     settings = node.settings
     network = settings.get("network") or {"name": settings.get("host"), "width": settings.get("width")}
     numerics = tuple(sorted(settings["numerics"].items()))
-    return (node.kind, network["name"], network["width"], settings["tile"], settings.get("method"), numerics)
+    images = node.data.get("target", "")
+    return (node.kind, network["name"], network["width"], settings["tile"], settings.get("method"), images, numerics)
 
 
 def measured_rates(store: Store) -> dict[Shape, float]:

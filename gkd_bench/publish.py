@@ -46,6 +46,9 @@ def publish(
         console: where the tables are shown.
     """
     found = collect(sweep, store, result, missing)
+    if not any(record["record"] == "cost" for record in found):
+        console.print("No stage has finished: there is nothing to report.")
+        return
     records = SweepRecords.from_dicts(found, sweep.sources(), sweep.targets())
     text = yaml.safe_dump(shown(sweep), sort_keys=False, allow_unicode=True)
     drawn = pictures(store, result)

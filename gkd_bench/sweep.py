@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
 from gkd_bench.errors import GkdBenchError
+
+if TYPE_CHECKING:
+    from gkd_bench.conduct import SweepResult
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
 PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """The story of the main job."""
     loaded = load_sweep(arguments.file, arguments.profile, arguments.set)
     sweep = named(loaded)
-    domains = prepare(sweep, arguments.allow_missing, console)
+    domains = prepare(sweep, arguments.allow_missing, console, dry=arguments.plan)
 
     from gkd_bench.conduct import Conductor
     from gkd_bench.plan import Planner
@@ -67,22 +70,32 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         from gkd_bench.cluster.progress import LiveView
         from gkd_bench.cluster.ray_engine import Places
 
-        root = Path(sweep.data.root) if sweep.data.root else None
-        places = Places(Path(sweep.storage.root), cache_folder(sweep), root)
+        places = Places(Path(sweep.storage.root), cache_folder(sweep))
         with (
             open_engine(sweep.compute, places, conductor.store.has, sweep.search.concurrency) as (engine, run_study),
             LiveView(engine.snapshot, conductor.status, console),
         ):
+            _interrupt_on_terminate()  # Ray puts its own handler there when it starts
             result = conductor.run(engine, run_study)
     else:
         console.print("Everything is in the store already: nothing to train.")
 
     from gkd_bench.publish import publish
 
+    for stage, cause in [*result.failures.items(), *failed_trials(result)]:
+        console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
     publish(sweep, conductor.store, result, domains.references, domains.missing, command_line(arguments), console)
-    for stage, cause in result.failures.items():
-        console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False)
     return EXIT_FAILED_STAGES if result.failures else 0
+
+
+def failed_trials(result: SweepResult) -> list[tuple[str, str]]:
+    """(trial in words, cause) of the trials that failed; they cost a point of a search, not the sweep."""
+    return [
+        (f"trial {trial.number} of {study.source} {study.method}", trial.cause)
+        for study in result.studies
+        for trial in study.trials
+        if trial.state == "failed"
+    ]
 
 
 def named(loaded: LoadedSweep) -> Sweep:
@@ -91,18 +104,18 @@ def named(loaded: LoadedSweep) -> Sweep:
     return sweep.model_copy(update={"name": f"{sweep.name}-{loaded.profile}"}) if loaded.profile else sweep
 
 
-def prepare(sweep: Sweep, allow_missing: bool, console: Console) -> Domains:
-    """Check every file of every domain, then prepare what is not prepared yet.
+def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = False) -> Domains:
+    """Check every file of every domain, then prepare what is not prepared yet; ``dry``: write nothing.
 
     Raises:
         GkdBenchError: domains are missing and that is not allowed, or no source is left. Lists every file.
     """
     from gkd_bench.data.check import preflight
-    from gkd_bench.data.prepare import prepare_domain
+    from gkd_bench.data.prepare import fingerprint, prepare_domain
 
     root = Path(sweep.data.root) if sweep.data.root else None
     cache = cache_folder(sweep)
-    errors = preflight(sweep.data.domains, root, sweep.data.prepare, cache)
+    errors = preflight(sweep.data.domains, root, sweep.data.prepare, None if dry else cache)
     present = [name for name in sweep.data.domains if name not in errors]
     trainable = any(name in present for name in sweep.sources())
     if errors and not (allow_missing and trainable):
@@ -111,8 +124,11 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console) -> Domains:
         raise GkdBenchError("\n\n".join([*map(str, errors.values()), advice]))
     for name, error in errors.items():
         console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
-    references = {name: prepare_domain(name, root, sweep.data.prepare, cache).reference for name in present}
-    return Domains(references, {name: error.problems[0] for name, error in errors.items()})
+    missing = {name: error.problems[0] for name, error in errors.items()}
+    if dry:
+        return Domains({name: f"{name}@{fingerprint(name, root, sweep.data.prepare)}" for name in present}, missing)
+    prepared = [prepare_domain(name, root, sweep.data.prepare, cache, verify=True) for name in present]
+    return Domains({domain.manifest.domain: domain.reference for domain in prepared}, missing)
 
 
 def cache_folder(sweep: Sweep) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gkd_bench.conduct import model_graphs
 from gkd_bench.config.load import with_parameters
 from gkd_bench.config.schema import Sweep
 from gkd_bench.plan import Planner, graph
@@ -111,6 +112,19 @@ def test_without_alignment_networks_no_autoencoder_is_planned() -> None:
     assert {node.kind for node in nodes} == {"teacher", "baseline", "distill"}
     score = planner.evaluate(planner.distill("kd", "phantom_clear", 0), "phantom_clear", "phantom_dim", 0)
     assert list(score.inputs) == ["model"]
+
+
+def test_all_methods_of_a_source_are_measured_with_the_same_alignment_networks() -> None:
+    """Also when a search gave one of them alignment networks of its own."""
+    base = Planner(sweep(), REFERENCES)
+    trial = Planner(with_parameters(base.sweep, {"stages.alignment.weights.align": 3.0}), REFERENCES)
+    _, scores = model_graphs(base.sweep, {"scratch": base, "kd": base, "gkd": trial}, base, ["phantom_clear"])
+    students = [node for node in scores.nodes if node.labels["method"] != "teacher" and node.seed == 0]
+    assert {node.labels["method"] for node in students} == {"baseline", "scratch", "kd", "gkd"}
+    assert len({node.inputs["alignment"] for node in students}) == 1
+    gkd = trial.distill("gkd", "phantom_clear", 0)
+    assert gkd.inputs["san"] != students[0].inputs["alignment"]
+    assert gkd.key in {node.inputs["model"] for node in students}
 
 
 def test_missing_domains_are_never_planned() -> None:

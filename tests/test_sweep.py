@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from gkd_bench import sweep
-from gkd_bench.store.artefacts import LocalStore
+from gkd_bench.stages.run import STAGES
+from gkd_bench.store.artefacts import Draft, LocalStore
 from gkd_bench.store.records import RecordLog
 
 from .stages.lab import TINY
@@ -113,8 +115,7 @@ def test_the_plan_is_shown_and_nothing_runs(folder: Path, capsys: pytest.Capture
     assert sweep.main(["tiny.yaml", "--plan"]) == 0
     shown = capsys.readouterr().out
     assert "What would run" in shown and "distill" in shown and "search phantom_clear gkd" in shown
-    assert stamps(LocalStore(folder / ".gkd_store")) == {}
-    assert not (folder / "results").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny.yaml"]
 
 
 def test_missing_domains_are_listed_with_their_source_and_can_be_left_out(
@@ -141,6 +142,24 @@ def test_mistakes_in_the_file_end_with_code_2_before_anything_starts(
     message = capsys.readouterr().err
     assert "mobile_unet" in message and "seeds" in message
     assert not (folder / ".gkd_store").exists()
+
+
+def test_a_failing_alignment_stage_costs_its_method_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(context: object) -> Draft:
+        raise RuntimeError("no semantic today")
+
+    monkeypatch.setitem(STAGES, "semantic", broken)
+    options = without_gkd(folder, methods={"kd": {}, "gkd": {"views": ["photometric"]}})
+    assert sweep.main(options) == 1
+    shown = capsys.readouterr().out
+    assert "no semantic today" in shown
+    rows = (folder / "results" / "tiny" / "triple.csv").read_text().splitlines()
+    header, row = next((a, b) for a, b in itertools.pairwise(rows) if a.startswith("source,target"))
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(cells["teacher"]) >= 0 and float(cells["kd"]) >= 0
+    assert cells.get("gkd", "-") in ("", "-")
 
 
 @pytest.mark.slow

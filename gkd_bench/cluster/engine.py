@@ -72,9 +72,3 @@ def stored_keys(nodes: Sequence[StageNode], has: HasKey) -> frozenset[str]:
 def public_result(result: Outcome | StageFailure) -> StageState | StageError:
     """How a stage ended, as ``Engine.wait`` tells it."""
     return result.error() if isinstance(result, StageFailure) else result.state
-
-
-def one_line(error: BaseException) -> str:
-    """``Type: first line of the message`` of an exception."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-from gkd_bench.cluster.engine import DRIVER, Execute, HasKey, OnProgress, one_line, public_result, stored_keys
+from gkd_bench.cluster.engine import DRIVER, Execute, HasKey, OnProgress, public_result, stored_keys
+from gkd_bench.cluster.failures import keep_traceback, stage_failure
 from gkd_bench.cluster.messages import Snapshot, StageFailure
 from gkd_bench.cluster.queue import StageQueue
 from gkd_bench.errors import ClusterError, StageError
@@ -52,7 +52,8 @@ class InProcessEngine:
         try:
             result: Outcome | StageFailure = self._execute(node, self._workplace, monitor)
         except Exception as error:
-            result = StageFailure(node.key, str(node), one_line(error), traceback.format_exc())
+            result = stage_failure(node, error, self._workplace.store)
+            keep_traceback(node.key, error, self._workplace.store)
         except BaseException:  # Ctrl-C: the stage goes back to the queue and continues from its checkpoint
             self._queue.release_group(GROUP)
             raise

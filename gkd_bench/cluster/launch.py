@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
-from gkd_bench.cluster.engine import Engine, HasKey, load_runner
+from gkd_bench.cluster.engine import Engine, Execute, HasKey, load_runner
 from gkd_bench.cluster.inprocess import InProcessEngine
 from gkd_bench.cluster.ray_engine import Places
 from gkd_bench.cluster.search import FinishedTrial, Study
 from gkd_bench.cluster.tune_search import Job, run_study_inprocess, run_study_on_ray
-from gkd_bench.config.schema import Compute
-from gkd_bench.stages.monitor import Workplace
+from gkd_bench.config.schema import Compute, StageKind
+from gkd_bench.stages.monitor import Monitor, Outcome, Workplace
+from gkd_bench.store.node import StageNode
 
 RunStudy = Callable[[Study, Job, Any], FinishedTrial | None]
 
@@ -30,9 +32,8 @@ def open_engine(
         concurrency: trials that run at once.
     """
     if compute.engine == "inprocess":
-        threads = compute.pools[0].cpus
-        place = Workplace(places.store, places.cache, places.data_root, "cpu", threads=threads)
-        with InProcessEngine(load_runner(places.runner), place, has) as engine:
+        execute = with_pool_threads(load_runner(places.runner), compute)
+        with InProcessEngine(execute, Workplace(places.store, places.cache), has) as engine:
             yield engine, run_study_inprocess
         return
     from gkd_bench.cluster.ray_engine import RayEngine
@@ -40,3 +41,13 @@ def open_engine(
 
     with RaySession(compute, concurrency) as session, RayEngine(session, compute, places, has) as ray_engine:
         yield ray_engine, run_study_on_ray
+
+
+def with_pool_threads(execute: Execute, compute: Compute) -> Execute:
+    """The runner with as many threads for each stage as its pool has CPUs: the number is part of the stage's key."""
+
+    def run(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
+        threads = compute.pool_of(cast(StageKind, node.kind)).cpus
+        return execute(node, replace(workplace, threads=threads), monitor)
+
+    return run

@@ -19,8 +19,7 @@ class StageFailure:
 
     Attributes:
         name: the stage in words.
-        cause: one line, fit for a table.
-        traceback: text of the worker's traceback, empty when the stage did not raise.
+        cause: one line, fit for a table; names the file of the traceback when the stage raised.
         attempts: times the stage was begun.
         origin: name of the failed stage that this one builds on; empty when the stage failed itself.
     """
@@ -28,7 +27,6 @@ class StageFailure:
     key: str
     name: str
     cause: str
-    traceback: str = ""
     attempts: int = 0
     origin: str = ""
 
@@ -39,7 +37,7 @@ class StageFailure:
         return StageFailure(key, name, cause, origin=origin)
 
     def error(self) -> StageError:
-        """The failure as an exception; the traceback is left to the log."""
+        """The failure as an exception."""
         return StageError(f"{self.name} (key {self.key}) failed: {self.cause}")
 
 
@@ -49,7 +47,6 @@ class StageEvent:
 
     kind: EventKind
     progress: Progress | None = None
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,11 @@ class RunningStage:
 
 @dataclass(frozen=True)
 class GroupState:
-    """A worker group: times it started, the stage it holds, seconds since it was last heard of."""
+    """A worker group: times it started, the stage it holds."""
 
     name: str
     starts: int
     key: str | None
-    silent: float
 
 
 @dataclass(frozen=True)

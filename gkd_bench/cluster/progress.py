@@ -28,7 +28,6 @@ class SearchStatus:
     done: int = 0
     total: int = 0
     best: float | None = None
-    label: str = ""
 
 
 class LiveView:
@@ -106,7 +105,7 @@ class LiveView:
         if counts.get("failed"):
             parts.append(f"{counts['failed']} failed")
         if search.total:
-            parts.append(f"{search.label or 'trials'} {search.done}/{search.total}")
+            parts.append(f"trials {search.done}/{search.total}")
         if search.best is not None:
             parts.append(f"best {search.best:.4f}")
         return [*parts, f"groups {alive}" if alive else "worker groups are starting"]

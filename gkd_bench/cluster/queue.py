@@ -48,8 +48,8 @@ class _Item:
     taken: float = 0.0
     first_beat: tuple[float, int] | None = None
 
-    def note(self, kind: EventKind, progress: Progress | None = None, detail: str = "") -> None:
-        self.events.append(StageEvent(kind, progress, detail))
+    def note(self, kind: EventKind, progress: Progress | None = None) -> None:
+        self.events.append(StageEvent(kind, progress))
 
     def in_store(self) -> bool:
         return isinstance(self.result, Outcome) and self.result.state != "stopped"
@@ -71,7 +71,6 @@ class _Group:
 
     starts: int = 0
     key: str | None = None
-    heard: float = 0.0
 
 
 class StageQueue:
@@ -82,7 +81,7 @@ class StageQueue:
 
         Args:
             max_failures: how often a stage is given out again after the group that held it died.
-            clock: seconds, never going back; for rates and ages only.
+            clock: seconds, never going back; for rates and durations only.
         """
         self._max_failures = max_failures
         self._clock = clock
@@ -217,7 +216,7 @@ class StageQueue:
     def release_group(self, group: str) -> str | None:
         """Take back the stage of a group that died; the key, or none. The stage fails after ``max_failures`` retries."""
         with self._lock:
-            state = self._hear(group)
+            state = self._group(group)
             key, state.key = state.key, None
             if key is not None:
                 self._requeue_after_death(self._items[key])
@@ -231,11 +230,11 @@ class StageQueue:
             cause = f"its worker group died {item.attempts} times (out of memory, or killed); see the workers' logs"
             self._settle(item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts))
         else:
-            self._requeue(item, "its worker group died")
+            self._requeue(item)
 
-    def _requeue(self, item: _Item, detail: str) -> None:
+    def _requeue(self, item: _Item) -> None:
         item.status, item.stop, item.running = "ready", False, None
-        item.note("requeued", detail=detail)
+        item.note("requeued")
         self._ready[item.node.key] = item
 
     def take(
@@ -247,7 +246,7 @@ class StageQueue:
             ClusterError: the group still holds a stage.
         """
         with self._lock:
-            state = self._hear(group)
+            state = self._group(group)
             if state.key is not None:
                 raise ClusterError(f"group {group} asks for work while it holds {self._items[state.key].node}")
             fit = [
@@ -266,7 +265,7 @@ class StageQueue:
         item.attempts += 1
         item.taken, item.first_beat = self._clock(), None
         item.running = RunningStage(node.key, str(node), node.kind, group)
-        item.note("started", detail=group)
+        item.note("started")
         return node
 
     def heartbeat(self, group: str, key: str, done: int = 0, total: int = 0) -> bool:
@@ -304,25 +303,23 @@ class StageQueue:
             elif result.state != "stopped" or not self._wanted(item):
                 self._settle(item, result)
             elif item.stop:
-                self._requeue(item, "stopped, but still wanted")
+                self._requeue(item)
             else:
                 self._settle(item, StageFailure(key, str(item.node), "it stopped without being asked to"))
             return True
 
-    def _hear(self, group: str) -> _Group:
-        state = self._groups.setdefault(group, _Group())
-        state.heard = self._clock()
-        return state
+    def _group(self, group: str) -> _Group:
+        return self._groups.setdefault(group, _Group())
 
     def _held(self, group: str, key: str) -> _Item | None:
-        return self._items[key] if self._hear(group).key == key else None
+        return self._items[key] if self._group(group).key == key else None
 
     def _settle(self, item: _Item, result: Outcome | StageFailure) -> None:
         """End a stage and tell those that wait for it."""
         key = item.node.key
         item.status, item.result, item.running = "settled", result, None
         self._ready.pop(key, None)
-        item.note("settled", detail=result.cause if isinstance(result, StageFailure) else result.state)
+        item.note("settled")
         for below in [self._items[other] for other in sorted(item.dependants)]:
             if below.status == "settled":
                 continue
@@ -362,7 +359,7 @@ class StageQueue:
             return Snapshot(
                 counts=Counter(item.public_status() for item in items),
                 running=tuple(self._running(now)),
-                groups=tuple(GroupState(n, g.starts, g.key, now - g.heard) for n, g in self._groups.items()),
+                groups=tuple(GroupState(name, group.starts, group.key) for name, group in self._groups.items()),
                 failures=tuple(item.result for item in items if isinstance(item.result, StageFailure)),
             )
 

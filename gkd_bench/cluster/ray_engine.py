@@ -18,10 +18,10 @@ from gkd_bench.cluster.engine import (
     STAGE_RUNNER,
     HasKey,
     OnProgress,
-    one_line,
     public_result,
     stored_keys,
 )
+from gkd_bench.cluster.failures import one_line
 from gkd_bench.cluster.messages import Snapshot
 from gkd_bench.cluster.session import RaySession, missing_resources, needed_resources
 from gkd_bench.cluster.worker import WorkerPlan, serve
@@ -40,7 +40,6 @@ class Places:
 
     store: Path
     cache: Path
-    data_root: Path | None = None
     runner: str = STAGE_RUNNER
 
 
@@ -84,7 +83,6 @@ class RayEngine:
             runner=places.runner,
             store=str(places.store.absolute()),
             cache=str(places.cache.absolute()),
-            data_root=None if places.data_root is None else str(places.data_root.absolute()),
             threads=pool.cpus,
             gpus=pool.gpus,
         )

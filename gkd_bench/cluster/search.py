@@ -82,8 +82,10 @@ class Study:
             settings: sampler, number of trials, budget.
             seed: of the sampler.
             journal: history; several studies may share one.
-            default: the sweep's own values of the same paths. Trial 0, when they fit the space.
-            clock: seconds; ``settings.minutes`` counts from the first trial that this object proposes.
+            default: the sweep's own values of the same paths. Trial 0, when they fit the space; of a grid, when they are
+                one of its points.
+            clock: seconds; ``settings.minutes`` counts from the first trial that this object proposes. Time that ran out
+                stays so in the journal, until more trials or more minutes are asked for.
         """
         self.name, self.settings = name, settings
         self._space, self._seed, self._journal, self._clock = dict(sorted(space.items())), seed, journal, clock
@@ -93,6 +95,7 @@ class Study:
         self._grid = self._grid_points() if settings.sampler == "grid" else None
         self._study = _quiet_study()
         self._started: float | None = None
+        self._time_over = False
         self._finished: dict[int, FinishedTrial] = {}
         self._open: dict[int, optuna.Trial] = {}
         self._again: list[Trial] = []
@@ -102,7 +105,9 @@ class Study:
 
     @property
     def size(self) -> int:
-        """Trials that the study will have: as many as asked for, at most one per grid point."""
+        """Trials that the study will have: as many as asked for, at most one per grid point, no more when its time is over."""
+        if self._time_over:
+            return len(self._study.trials)
         return self.settings.trials if self._grid is None else min(self.settings.trials, len(self._grid))
 
     @property
@@ -115,15 +120,24 @@ class Study:
         self._started = self._clock() if self._started is None else self._started
         if self._again:
             return self._again.pop(0)
-        if len(self._study.trials) >= self.size or self._late():
+        if len(self._study.trials) >= self.size:
+            return None
+        if self._late():
+            self._end()
             return None
         trial = self._propose(len(self._study.trials))
-        self._write("trial_start", trial.number, **{PARAM + path: value for path, value in trial.params.items()})
+        params = {PARAM + path: value for path, value in trial.params.items()}
+        self._write("trial_start", number=trial.number, **params)
         return trial
 
     def _late(self) -> bool:
         minutes, started = self.settings.minutes, self._started
         return minutes is not None and started is not None and self._clock() - started > 60 * minutes
+
+    def _end(self) -> None:
+        """The time is over: the next run of the same settings proposes nothing more."""
+        self._time_over = True
+        self._write("study_end", trials=self.settings.trials, minutes=self.settings.minutes)
 
     def _propose(self, number: int) -> Trial:
         self._study.sampler = _sampler(self.settings, int(content_hash([self._seed, number])[:8], 16))
@@ -143,14 +157,15 @@ class Study:
         return self._default if number == 0 else None
 
     def _grid_points(self) -> list[dict[str, Value]]:
-        """Every combination in a seeded order, the sweep's own values first."""
+        """Every combination in a seeded order; the sweep's own values first, when they are one of them."""
         import numpy as np
 
         values = itertools.product(*map(_grid, self._space.values()))
         points = [dict(zip(self._space, point, strict=True)) for point in values]
         order = np.random.default_rng(self._seed).permutation(len(points))
-        first = [] if self._default is None else [self._default]
-        return [*first, *(points[i] for i in order if points[i] not in first)]
+        default = self._default or {}
+        first = [i for i in order if default and _same_point(points[i], default)]
+        return [*(default for _ in first), *(points[i] for i in order if i not in first)]
 
     # ------------------------------------------------------------ telling
 
@@ -160,7 +175,7 @@ class Study:
         if not math.isfinite(value) or epoch in self._epochs(number):
             return
         trial.report(value, epoch)
-        self._write("trial_epoch", number, epoch=epoch, value=value)
+        self._write("trial_epoch", number=number, epoch=epoch, value=value)
 
     def tell(self, number: int, state: TrialState, value: float | None = None, cause: str = "") -> FinishedTrial:
         """End an open trial. A complete trial without a finite value counts as failed; failures do not end a study."""
@@ -171,14 +186,14 @@ class Study:
         self._study.tell(trial, value, _optuna_state(state))
         done = FinishedTrial(number, dict(trial.params), self._epochs(number), state, value, cause)
         self._finished[number] = done
-        self._write("trial_end", number, state=state, value=value, cause=cause)
+        self._write("trial_end", number=number, state=state, value=value, cause=cause)
         return done
 
     def _epochs(self, number: int) -> dict[int, float]:
         return dict(self._study.trials[number].intermediate_values)
 
-    def _write(self, record: str, number: int, **fields: Any) -> None:
-        head = {"record": record, "study": self.name, "space": self._space_hash, "number": number}
+    def _write(self, record: str, **fields: Any) -> None:
+        head = {"record": record, "study": self.name, "space": self._space_hash}
         self._journal.append({**head, **fields})
 
     # ------------------------------------------------------------ results
@@ -195,8 +210,13 @@ class Study:
     # ------------------------------------------------------------ restarting
 
     def _restore(self) -> None:
-        """Tell Optuna the journal's trials in their order; unfinished ones are proposed again first."""
-        for past in self._past():
+        """Tell Optuna the journal's trials in their order; unfinished ones are proposed again first.
+
+        Records of another search space are another study's.
+        """
+        mine = [r for r in self._journal.read() if (r.get("study"), r.get("space")) == (self.name, self._space_hash)]
+        self._time_over = any(r["record"] == "study_end" and self._asks_no_more_than(r) for r in mine)
+        for past in self._past(mine):
             if isinstance(past, FinishedTrial):
                 self._study.add_trial(self._frozen(past))
                 self._finished[past.number] = past
@@ -207,9 +227,13 @@ class Study:
                     self._open[past.number].report(value, epoch)
                 self._again.append(past)
 
-    def _past(self) -> Iterator[Trial]:
-        """The trials of the journal, by number. Records of another search space are another study's."""
-        mine = [r for r in self._journal.read() if (r.get("study"), r.get("space")) == (self.name, self._space_hash)]
+    def _asks_no_more_than(self, end: Mapping[str, Any]) -> bool:
+        """Whether trials and minutes are within those of a run whose time was over."""
+        minutes, trials = self.settings.minutes, self.settings.trials
+        return minutes is not None and minutes <= end["minutes"] and trials <= end["trials"]
+
+    def _past(self, mine: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
+        """The trials of the study's records, by number."""
         starts = {r["number"]: r for r in mine if r["record"] == "trial_start"}
         ends = {r["number"]: r for r in mine if r["record"] == "trial_end"}
         for number in sorted(starts):
@@ -277,6 +301,17 @@ def _grid(item: Range | Choice) -> Sequence[Value]:
     else:
         inner = [item.low + (item.high - item.low) * t for t in steps]
     return [item.low, *inner[1:-1], item.high]
+
+
+def _same_point(a: Mapping[str, Value], b: Mapping[str, Value]) -> bool:
+    return all(_same_value(value, b[path]) for path, value in a.items())
+
+
+def _same_value(a: Value, b: Value) -> bool:
+    """Equal, for numbers up to the rounding of a computed grid value."""
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b)
+    return a == b
 
 
 def _fits(space: Space, point: Mapping[str, Value]) -> bool:

@@ -22,6 +22,7 @@ from gkd_bench.errors import ClusterError
 
 TRIAL_CPUS = 0.1  # a trial only listens; a whole CPU each would starve the workers (two trials on two CPUs: for ever)
 OBJECT_STORE_BYTES = 256 * 2**20
+DASHBOARD_SECONDS = 20.0
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,7 +71,7 @@ def missing_resources(needed: Mapping[str, float], present: Mapping[str, float])
     ]
 
 
-def ensure_dashboard(seconds: float = 20.0) -> None:
+def ensure_dashboard(seconds: float) -> None:
     """Check that Ray's state API answers. Without it the placement groups of stopped runs are never given back.
 
     Raises:
@@ -153,7 +154,7 @@ class RaySession:
     def _check(self) -> None:
         import ray
 
-        ensure_dashboard()
+        ensure_dashboard(DASHBOARD_SECONDS)
         present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         lacking = missing_resources(needed_resources(self._compute, self._concurrency), present)
         if lacking and self._address is None:  # a cluster may still grow: there the groups' time-out decides

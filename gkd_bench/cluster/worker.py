@@ -6,7 +6,6 @@ Rank 0 talks to the broker; every rank runs the stage. Each process pays its sta
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from gkd_bench.cluster.broker import Assignment, find_broker
-from gkd_bench.cluster.engine import Execute, load_runner, one_line
-from gkd_bench.cluster.messages import StageFailure
+from gkd_bench.cluster.engine import Execute, load_runner
+from gkd_bench.cluster.failures import keep_traceback, stage_failure
 from gkd_bench.errors import ClusterError
-from gkd_bench.stages.monitor import Outcome, Progress, Workplace
+from gkd_bench.stages.monitor import Progress, Workplace
 from gkd_bench.store.node import StageNode
 
 TAKE_SECONDS = 20.0  # well below gloo's and NCCL's time-outs: idle ranks wait in a broadcast for this long
@@ -46,7 +45,6 @@ class WorkerPlan:
     runner: str
     store: str
     cache: str
-    data_root: str | None
     threads: int
     gpus: float
 
@@ -55,8 +53,7 @@ def serve(config: Mapping[str, Any]) -> None:
     """Ray Train's ``train_loop_per_worker``: serve stages until the broker closes (or is gone).
 
     Raises:
-        Exception: what a stage raised, on groups of several ranks only: the other ranks may wait in a collective for ever,
-            so Ray Train has to replace the group.
+        Exception: what a stage raised, when Ray Train has to replace the group; see ``is_unusable_after_failure``.
     """
     import ray
     import torch
@@ -96,15 +93,25 @@ def _run(node: StageNode, broker: Any, group: str, workplace: Workplace, execute
     monitor = BrokerMonitor(broker, group, node.key)
     try:
         with monitor if workplace.rank == 0 else nullcontext():
-            result: Outcome | StageFailure = execute(node, workplace, monitor)
+            result = execute(node, workplace, monitor)
     except Exception as error:
-        failure = StageFailure(node.key, str(node), one_line(error), traceback.format_exc())
-        ray.get(broker.finish.remote(group, node.key, failure))
-        if workplace.workers > 1:
+        failure = stage_failure(node, error, workplace.store)
+        if ray.get(broker.finish.remote(group, node.key, failure)):  # the first rank to fail has the cause to keep
+            keep_traceback(node.key, error, workplace.store)
+        if is_unusable_after_failure(workplace):
             raise
     else:
         if workplace.rank == 0:
             ray.get(broker.finish.remote(group, node.key, result))
+
+
+def is_unusable_after_failure(workplace: Workplace) -> bool:
+    """Whether a group cannot serve on once a stage has raised.
+
+    With several ranks, the others may wait in a collective for ever. On a GPU, the error may have broken the process's CUDA
+    context (an illegal access, a failed assertion): every later stage of the process would fail with it.
+    """
+    return workplace.workers > 1 or workplace.device != "cpu"
 
 
 def _load_on_all(plan: WorkerPlan, ranks: Ranks) -> Execute | None:
@@ -136,7 +143,6 @@ def _workplace(plan: WorkerPlan, ranks: Ranks) -> Workplace:
     return Workplace(
         store=Path(plan.store),
         cache=Path(plan.cache),
-        data_root=None if plan.data_root is None else Path(plan.data_root),
         device=_device(plan.gpus),
         rank=ranks.rank,
         workers=ranks.count,

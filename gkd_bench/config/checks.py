@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
 from gkd_bench.config.reader import Path
-from gkd_bench.config.schema import Choice, Range, Sweep, Training
+from gkd_bench.config.schema import AlignmentWeights, Choice, Pool, Range, Sweep, Training
 from gkd_bench.registry import DOMAINS, METHODS, NETWORKS
 
 STRIDES = {"fanet": 8, "unet": 16, "mobile_unet": 32, "enet": 8, "erfnet": 8}
@@ -25,6 +26,11 @@ GRID_POSITIONS = 16
 def is_phantom(domain: str) -> bool:
     """Whether the domain is synthetic and needs no folder."""
     return domain.startswith("phantom_")
+
+
+def _about(path: Path, text: str, *others: Path) -> Problem:
+    """A problem of the setting at ``path`` that also rests on ``others``."""
+    return Problem(path, text, reads=(path, *others))
 
 
 def _twice(values: Iterable[Hashable], path: Path) -> Iterator[Problem]:
@@ -43,9 +49,10 @@ def _domains(sweep: Sweep) -> Iterator[Problem]:
 def _root(sweep: Sweep) -> Iterator[Problem]:
     real = [name for name in sweep.data.domains if name in DOMAINS and not is_phantom(name)]
     if real and sweep.data.root is None:
-        yield Problem(
+        yield _about(
             ("data", "root"),
             f"is missing, but {', '.join(real)} must be read from a folder; name the one that holds the official downloads",
+            ("data", "domains"),
         )
 
 
@@ -61,7 +68,7 @@ def _pairs(sweep: Sweep) -> Iterator[Problem]:
         for index, name in enumerate(names):
             if name not in sweep.data.domains:
                 text = f"{shown(name)} is not in data.domains ({', '.join(sweep.data.domains)})"
-                yield Problem(("pairs", role, index), text + nearest(name, sweep.data.domains))
+                yield _about(("pairs", role, index), text + nearest(name, sweep.data.domains), ("data", "domains"))
         yield from _twice(names, ("pairs", role))
 
 
@@ -77,19 +84,21 @@ def _strides(sweep: Sweep) -> Iterator[Problem]:
         network = getattr(sweep.networks, role)
         if sweep.data.tile % STRIDES.get(network.name, 1):
             stride = STRIDES[network.name]
-            yield Problem(
+            yield _about(
                 ("data", "tile"),
                 f"must be a multiple of {stride} for {role} '{network.name}' (one bottleneck position per {stride} pixels), "
                 f"found {sweep.data.tile}",
+                ("networks", role, "name"),
             )
 
 
 def _header(sweep: Sweep) -> Iterator[Problem]:
     header = sweep.networks.header
     if header.kind == "grid" and header.dim % GRID_POSITIONS:
-        yield Problem(
+        yield _about(
             ("networks", "header", "dim"),
             f"must be a multiple of {GRID_POSITIONS} for the 'grid' header (4 x 4 positions), found {header.dim}",
+            ("networks", "header", "kind"),
         )
 
 
@@ -104,47 +113,99 @@ def _trainings(sweep: Sweep) -> Iterator[tuple[str, Path, Training]]:
     yield "distill", ("stages", "distill"), stages.distill
 
 
+def _serving(sweep: Sweep, *kinds: str) -> Iterator[tuple[Path, Pool]]:
+    """(path, pool) of the pools that run stages of one of the kinds."""
+    for index, pool in enumerate(sweep.compute.pools):
+        if pool.stages == "all" or set(kinds) & set(pool.stages):
+            yield ("compute", "pools", index), pool
+
+
 def _batches(sweep: Sweep) -> Iterator[Problem]:
     for kind, path, training in _trainings(sweep):
-        workers = next(p.workers for p in sweep.compute.pools if p.stages == "all" or kind in p.stages)
-        if training.batch % workers:
-            yield Problem(
-                (*path, "batch"),
-                f"is shared by the {workers} workers of the pool that runs '{kind}' and must be a multiple of {workers}, "
-                f"found {training.batch}",
-            )
+        for place, pool in _serving(sweep, kind):
+            if training.batch % pool.workers:
+                yield _about(
+                    (*path, "batch"),
+                    f"is shared by the {pool.workers} workers of the pool that runs '{kind}' and must be a multiple of "
+                    f"{pool.workers}, found {training.batch}",
+                    (*place, "workers"),
+                    (*place, "stages"),
+                )
 
 
-def _stages(sweep: Sweep) -> Iterator[Problem]:
-    distill, alignment = sweep.stages.distill, sweep.stages.alignment
+def _warmup(sweep: Sweep) -> Iterator[Problem]:
+    distill = sweep.stages.distill
     if distill.warmup_epochs > distill.epochs:
         text = f"must be at most stages.distill.epochs ({distill.epochs}), found {distill.warmup_epochs}"
-        yield Problem(("stages", "distill", "warmup_epochs"), text)
+        yield _about(("stages", "distill", "warmup_epochs"), text, ("stages", "distill", "epochs"))
+
+
+def _cached_tiles(sweep: Sweep) -> Iterator[Problem]:
+    alignment = sweep.stages.alignment
     if 0 < alignment.cached_tiles < alignment.batch:
         text = f"must be 0 or at least one batch (stages.alignment.batch is {alignment.batch}), found {alignment.cached_tiles}"
-        yield Problem(("stages", "alignment", "cached_tiles"), text)
+        yield _about(("stages", "alignment", "cached_tiles"), text, ("stages", "alignment", "batch"))
 
 
-def _compute(sweep: Sweep) -> Iterator[Problem]:
+def _pools(sweep: Sweep) -> Iterator[Problem]:
     for index, pool in enumerate(sweep.compute.pools):
         path: Path = ("compute", "pools", index)
         if pool.stages != "all":
             yield from _twice(pool.stages, (*path, "stages"))
         if sweep.compute.engine == "inprocess":
-            for key, value, allowed in (
-                ("workers", pool.workers, 1),
-                ("gpus", pool.gpus, 0),
-            ):
-                if value != allowed:
-                    text = f"must be {allowed} with engine 'inprocess', found {value:g}; engine 'ray' can use more"
-                    yield Problem((*path, key), text)
+            yield from _inprocess(path, pool)
         elif sweep.compute.precision == "fp16" and not pool.gpus:
             text = "must be above 0 with precision 'fp16', which CPUs cannot train in; or choose 'fp32' or 'bf16'"
-            yield Problem((*path, "gpus"), text)
+            yield _about((*path, "gpus"), text, ("compute", "precision"), ("compute", "engine"))
+
+
+def _inprocess(path: Path, pool: Pool) -> Iterator[Problem]:
+    for key, value, allowed in (("workers", pool.workers, 1), ("gpus", pool.gpus, 0)):
+        if value != allowed:
+            text = f"must be {allowed} with engine 'inprocess', found {value:g}; engine 'ray' can use more"
+            yield _about((*path, key), text, ("compute", "engine"))
 
 
 def _seeds(sweep: Sweep) -> Iterator[Problem]:
     yield from _twice(sweep.seeds, ("seeds",))
+
+
+# ---------------------------------------------------------------- methods
+
+
+GKD_WEIGHTS: tuple[Path, ...] = tuple(("methods", "gkd", name) for name in ("intra", "inter", "cross"))
+ALIGNMENT_WEIGHTS: tuple[Path, ...] = tuple(
+    ("stages", "alignment", "weights", name) for name in AlignmentWeights.model_fields
+)
+
+
+def _can_be(sweep: Sweep, path: Path, value: object) -> bool:
+    """Whether the setting is ``value`` in the file, or becomes it in a trial of the search of ``gkd``."""
+    if functools.reduce(getattr, map(str, path), sweep) == value:
+        return True
+    tried = sweep.search.spaces.get("gkd", {}).get(dotted(path)) if sweep.search.trials else None
+    if isinstance(tried, Choice):
+        return value in tried.choice
+    return tried is not None and sweep.search.sampler == "grid" and tried.low == value
+
+
+def _gkd(sweep: Sweep) -> Iterator[Problem]:
+    if sweep.methods.gkd is None:
+        return
+    views: Path = ("methods", "gkd", "views")
+    scope: Path = ("methods", "gkd", "inter_scope")
+    if len(sweep.methods.gkd.views) < 2 and _can_be(sweep, scope, "views"):
+        text = "'views' compares the views of one sample and needs at least 2; name more methods.gkd.views, or choose 'batch'"
+        yield _about(scope, text, views)
+    if all(_can_be(sweep, path, 0) for path in GKD_WEIGHTS):
+        text = "with intra, inter and cross all 0 it is 'scratch'; keep one of them above 0, in every trial too"
+        yield Problem(("methods", "gkd"), text, reads=GKD_WEIGHTS)
+    if all(_can_be(sweep, path, 0) for path in ALIGNMENT_WEIGHTS):
+        text = "are all 0, so the alignment networks of 'gkd' learn nothing; keep one above 0, in every trial too"
+        yield Problem(("stages", "alignment", "weights"), text, reads=(*ALIGNMENT_WEIGHTS, ("methods", "gkd")))
+
+
+# ---------------------------------------------------------------- search
 
 
 def _spaces(sweep: Sweep) -> Iterator[Problem]:
@@ -152,11 +213,10 @@ def _spaces(sweep: Sweep) -> Iterator[Problem]:
     for method, space in sweep.search.spaces.items():
         path: Path = ("search", "spaces", method)
         if method not in METHODS:
-            yield Problem(path, not_one_of(method, "method", list(METHODS)))
+            yield Problem(path, not_one_of(method, "method", list(METHODS)), reads=())
         elif method not in chosen:
-            yield Problem(
-                path, f"method '{method}' is not chosen; add a block methods.{method} or leave its search space out"
-            )
+            text = f"method '{method}' is not chosen; add a block methods.{method} or leave its search space out"
+            yield Problem(path, text, reads=(("methods", method),))
         else:
             yield from _space(sweep, method, space)
             if not space:
@@ -169,7 +229,8 @@ def _space(sweep: Sweep, method: str, space: dict[str, Range | Choice]) -> Itera
     for name, distribution in space.items():
         path: Path = ("search", "spaces", method, name)
         if name not in allowed:
-            yield Problem(path, not_one_of(name, f"setting that a search of '{method}' may change", allowed))
+            text = not_one_of(name, f"setting that a search of '{method}' may change", allowed)
+            yield Problem(path, text, reads=())
         elif isinstance(distribution, Range):
             for end in ("low", "high"):
                 yield from _suggested(sweep, name, getattr(distribution, end), (*path, end))
@@ -186,7 +247,7 @@ def _suggested(sweep: Sweep, name: str, value: object, path: Path) -> Iterator[P
     try:
         Sweep.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        yield from (Problem(path, f"{name} {problem.text}") for problem in describe(error, tree))
+        yield from (Problem(path, f"{name} {problem.text}", reads=(path[:4],)) for problem in describe(error, tree))
 
 
 def put(tree: dict[str, Any], path: Path, value: object) -> None:
@@ -200,50 +261,61 @@ def put(tree: dict[str, Any], path: Path, value: object) -> None:
     block[last] = value
 
 
-def _budget(sweep: Sweep) -> Iterator[Problem]:
+def _trials(sweep: Sweep) -> Iterator[Problem]:
     search = sweep.search
-    if not search.trials:
-        return
-    if not search.spaces:
-        yield Problem(
-            ("search", "trials"), f"asks for {search.trials} trials, but search.spaces names nothing to search"
-        )
-    if search.scheduler == "asha" and search.grace_epochs > sweep.stages.distill.epochs:
-        text = f"must be at most stages.distill.epochs ({sweep.stages.distill.epochs}), found {search.grace_epochs}"
-        yield Problem(("search", "grace_epochs"), text)
-    groups = sum(p.groups for p in sweep.compute.pools if p.stages == "all" or {"alignment", "distill"} & set(p.stages))
-    if search.concurrency > groups and sweep.compute.engine == "ray":
+    if search.trials and not search.spaces:
+        text = f"asks for {search.trials} trials, but search.spaces names nothing to search"
+        yield _about(("search", "trials"), text, ("search", "spaces"))
+
+
+def _grace(sweep: Sweep) -> Iterator[Problem]:
+    search, epochs = sweep.search, sweep.stages.distill.epochs
+    if search.trials and search.scheduler == "asha" and search.grace_epochs > epochs:
+        text = f"must be at most stages.distill.epochs ({epochs}), found {search.grace_epochs}"
+        yield _about(("search", "grace_epochs"), text, ("search", "scheduler"), ("stages", "distill", "epochs"))
+
+
+def _concurrency(sweep: Sweep) -> Iterator[Problem]:
+    search = sweep.search
+    pools = dict(_serving(sweep, "alignment", "distill"))
+    groups = sum(pool.groups for pool in pools.values())
+    if search.trials and search.concurrency > groups and sweep.compute.engine == "ray":
         text = f"{search.concurrency} trials cannot run at once on {groups} worker group{'s' * (groups > 1)}; raise groups or lower this"
-        yield Problem(("search", "concurrency"), text)
-    if search.sampler == "grid":
-        yield from _grid(sweep)
+        reads = [(*path, key) for path in pools for key in ("groups", "stages")]
+        yield _about(("search", "concurrency"), text, ("compute", "engine"), *reads)
 
 
 def _grid(sweep: Sweep) -> Iterator[Problem]:
-    for method, space in sweep.search.spaces.items():
+    search = sweep.search
+    for method, space in search.spaces.items():
         size = prod(item.points if isinstance(item, Range) else len(item.choice) for item in space.values())
-        if size > sweep.search.trials:
-            yield Problem(
+        if search.sampler == "grid" and 0 < search.trials < size:
+            yield _about(
                 ("search", "trials"),
-                f"must be at least {size}, the size of the grid of '{method}', found {sweep.search.trials}; "
+                f"must be at least {size}, the size of the grid of '{method}', found {search.trials}; "
                 "or give fewer points, or choose sampler 'random'",
+                ("search", "sampler"),
+                ("search", "spaces", method),
             )
 
 
-Check = Callable[[Sweep], Iterator[Problem]]
-
-CHECKS: tuple[tuple[Check, tuple[Path, ...]], ...] = (
-    (_domains, (("data", "domains"),)),
-    (_root, (("data", "domains"), ("data", "root"))),
-    (_pairs, (("data", "domains"), ("pairs",))),
-    (_networks, (("networks", "teacher", "name"), ("networks", "student", "name"))),
-    (_strides, (("networks", "teacher", "name"), ("networks", "student", "name"), ("data", "tile"))),
-    (_header, (("networks", "header"),)),
-    (_stages, (("stages", "distill"), ("stages", "alignment"))),
-    (_batches, (("stages",), ("compute",))),
-    (_spaces, (("search", "spaces"),)),
-    (_budget, (("search",), ("stages", "distill"), ("compute", "pools"))),
-    (_seeds, (("seeds",),)),
-    (_compute, (("compute",),)),
+CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
+    _domains,
+    _root,
+    _pairs,
+    _networks,
+    _strides,
+    _header,
+    _warmup,
+    _cached_tiles,
+    _batches,
+    _gkd,
+    _spaces,
+    _trials,
+    _grace,
+    _concurrency,
+    _grid,
+    _seeds,
+    _pools,
 )
-"""Each check with the paths it reads: it is skipped where one of them is already known to be wrong."""
+"""All checks. Each takes a sweep whose wrong parts were replaced; what its problems rest on is said by each of them."""

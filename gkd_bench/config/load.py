@@ -6,6 +6,7 @@ Order, weakest first: schema defaults, preset, file, profile, ``--set``. Blocks 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +19,22 @@ from pydantic import ValidationError
 from gkd_bench.config.checks import CHECKS, put
 from gkd_bench.config.overlay import absolute_paths, apply_override, expand_environment, merge, under
 from gkd_bench.config.presets import PRESETS
-from gkd_bench.config.problems import Problem, describe, dotted, nearest, shown
+from gkd_bench.config.problems import Problem, describe, dotted, nearest, related, shown
 from gkd_bench.config.reader import Document, Path, Tree, YamlProblem, parse_yaml
 from gkd_bench.config.schema import Sweep
 from gkd_bench.errors import ConfigError
 from gkd_bench.registry import DOMAINS
 
 _MAX_PASSES = 20
-_REQUIRED: dict[Path, Any] = {
+_HARMLESS: dict[Path, Any] = {
     ("name",): "unnamed",
     ("data",): {"domains": list(DOMAINS)},
     ("data", "domains"): list(DOMAINS),
 }
+"""What stands in for required settings that are missing or wrong, while the rest of the file is checked."""
+
+_SPACES: Path = ("search", "spaces")
+_SPACE_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class _Origin:
         return f"{dotted(problem.path)}: {problem.text}{self._place(problem.path)}"
 
     def _place(self, path: Path) -> str:
-        if any(_related(path, other) for other in self.overridden):
+        if any(related(path, other) for other in self.overridden):
             return " (from --set)"
         if self.profile and (number := self.lines.get(("profiles", self.profile, *path))):
             return f" (profile {self.profile}, line {number})"
@@ -190,18 +195,16 @@ def _other_profiles(document: Document, chosen: str | None) -> list[str]:
 
 
 def _examine(tree: Tree, known: Iterable[Path]) -> tuple[Sweep | None, list[Problem]]:
-    """The sweep, if the tree is one, and all its problems; checks that would stumble over ``known`` ones are left out."""
+    """The sweep, if the tree is one, and all its problems, without those that only follow from ``known`` ones."""
     sweep, problems, broken = _structure(tree)
     broken |= set(known)
     if sweep is not None:
-        for check, reads in CHECKS:
-            if not any(_related(path, read) for path in broken for read in reads):
-                problems += check(sweep)
+        problems += [problem for check in CHECKS for problem in check(sweep) if not problem.rests_on(broken)]
     return (None if problems else sweep), problems
 
 
 def _structure(tree: Tree) -> tuple[Sweep | None, list[Problem], set[Path]]:
-    """Validate against the schema; wrong parts are cut out and the rest tried again, so that later checks still run."""
+    """Validate against the schema; wrong parts are replaced and the rest tried again, so that later checks still run."""
     tree = json.loads(json.dumps(tree))
     problems: list[Problem] = []
     broken: set[Path] = set()
@@ -209,40 +212,70 @@ def _structure(tree: Tree) -> tuple[Sweep | None, list[Problem], set[Path]]:
         try:
             return Sweep.model_validate_json(json.dumps(tree), strict=True), problems, broken
         except ValidationError as error:
-            found = describe(error, tree)
-        problems += [problem for problem in found if not any(_related(problem.path, path) for path in broken)]
-        broken |= {problem.path for problem in found}
-        for problem in reversed(found):
-            _cut(tree, problem)
+            found = [_narrowed(problem, tree) for problem in describe(error, tree)]
+        problems += [problem for problem in found if not problem.rests_on(broken)]
+        culprits = {_culprit(problem) for problem in found}
+        broken |= culprits
+        for path in sorted(culprits, key=len, reverse=True):
+            _replace(tree, path, culprits)
     return None, problems, broken
 
 
-def _cut(tree: Tree, problem: Problem) -> None:
-    """Remove what is wrong, so that its default applies; required parts are replaced by harmless ones."""
+def _narrowed(problem: Problem, tree: Tree) -> Problem:
+    """The problem with what it reads: that pools serve every stage once is said of ``compute``, but rests on few of its keys."""
+    if not _of_pools(problem):
+        return problem
+    count = len(tree["compute"]["pools"])
+    return problem._replace(reads=tuple(("compute", "pools", index, "stages") for index in range(count)))
+
+
+def _culprit(problem: Problem) -> Path:
+    """The part that must be replaced: a block that lacks a key, a search distribution as a whole, else the setting."""
     path = problem.path
-    if path not in _REQUIRED and problem.kind == "missing":
-        path = path[:-1]
-    while path and path not in _REQUIRED and isinstance(path[-1], int):
-        path = path[:-1]
+    if path[:2] == _SPACES and len(path) > _SPACE_DEPTH:
+        return path[:_SPACE_DEPTH]
+    if _of_pools(problem):
+        return ("compute", "pools")
+    return path[:-1] if problem.kind == "missing" and path not in _HARMLESS else path
+
+
+def _of_pools(problem: Problem) -> bool:
+    return problem.path == ("compute",) and problem.kind == "value_error"
+
+
+def _replace(tree: Tree, path: Path, wrong: Iterable[Path]) -> None:
+    """Put something harmless in a wrong place, in place: a sound neighbour in a list, elsewhere the default."""
+    block = _at(tree, path[:-1])
+    if isinstance(block, list):
+        neighbours = (
+            item for i, item in enumerate(block) if not any(related((*path[:-1], i), other) for other in wrong)
+        )
+        sound = next(neighbours, None)
+        if sound is None:
+            _replace(tree, path[:-1], wrong)
+        else:
+            block[int(path[-1])] = copy.deepcopy(sound)
+    elif isinstance(block, dict) and path in _HARMLESS:
+        block[str(path[-1])] = copy.deepcopy(_HARMLESS[path])
+    elif isinstance(block, dict) and path[:2] == _SPACES and len(path) == _SPACE_DEPTH:
+        block[str(path[-1])] = {"low": 0.0, "high": 1.0}
+    elif isinstance(block, dict):
+        block.pop(str(path[-1]), None)
+
+
+def _at(tree: Tree, path: Path) -> Any:
+    """What the tree holds at ``path``; none where there is nothing."""
     block: Any = tree
-    for step in path[:-1]:
-        if not isinstance(block, dict) or step not in block:
-            return
-        block = block[step]
-    if path in _REQUIRED and isinstance(block, dict):
-        block[path[-1]] = _REQUIRED[path]
-    elif path and isinstance(block, dict):
-        block.pop(path[-1], None)
-
-
-def _related(one: Path, other: Path) -> bool:
-    """Whether one path is the other or lies inside it."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+    for step in path:
+        try:
+            block = block[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return block
 
 
 def _defaults() -> Tree:
-    return Sweep.model_validate(_REQUIRED_SWEEP).dump()
+    return Sweep.model_validate(_SMALLEST_SWEEP).dump()
 
 
-_REQUIRED_SWEEP = {"name": "unnamed", "data": {"domains": ("phantom_clear",)}}
+_SMALLEST_SWEEP = {"name": "unnamed", "data": {"domains": ("phantom_clear",)}}

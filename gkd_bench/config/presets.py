@@ -36,6 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             },
             "distill": {
                 **_SUPERVISED,
+                # 3e-3 with Adam would undo the warm start; a step schedule keeps its ratios.
+                "optimiser": {**_SUPERVISED["optimiser"], "lr": 3e-4},
                 "student_init": "baseline",
                 "warmup_epochs": 5,
                 "balance": "none",

@@ -18,11 +18,31 @@ PydanticError = Mapping[str, Any]
 
 
 class Problem(NamedTuple):
-    """One mistake: where, what in words, and pydantic's kind of it (empty for our own checks)."""
+    """One mistake.
+
+    Attributes:
+        path: where.
+        text: what, in words.
+        kind: pydantic's kind of it; empty for our own checks.
+        reads: every setting that the verdict rests on; none = the one at ``path``. Where one of them is known to be
+            wrong, and so was replaced before the check, the verdict says nothing about the file.
+    """
 
     path: Path
     text: str
     kind: str = ""
+    reads: tuple[Path, ...] | None = None
+
+    def rests_on(self, wrong: Iterable[Path]) -> bool:
+        """Whether the verdict rests on one of the settings ``wrong``, on a part of one, or on a block around one."""
+        reads = (self.path,) if self.reads is None else self.reads
+        return any(related(path, read) for path in wrong for read in reads)
+
+
+def related(one: Path, other: Path) -> bool:
+    """Whether one path is the other or lies inside it."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
 
 
 def dotted(path: Path) -> str:

@@ -137,8 +137,13 @@ class Training(Block):
     epoch_steps: PositiveInt = 100
     batch: PositiveInt = 32
     optimiser: Optimiser = Optimiser()
-    dice_weight: NonNegativeFloat = 0.0
     keep: Literal["best", "last"] = "best"
+
+
+class SupervisedStage(Training):
+    """A segmentation network trained with cross-entropy, and soft Dice where ``dice_weight`` is not 0."""
+
+    dice_weight: NonNegativeFloat = 0.0
 
 
 class SemanticStage(Block):
@@ -147,10 +152,12 @@ class SemanticStage(Block):
     autoencoder: Training = Training(epochs=15, optimiser=Optimiser(weight_decay=0.0))
     vector: Training = Training(epochs=20, optimiser=Optimiser(weight_decay=0.0))
     empty_share: Fraction = Field(0.2, description="largest share of tiles without foreground")
+    feature_weight: NonNegativeFloat = Field(1.0, description="weight of the rebuilt bottleneck's squared error")
+    mask_weight: NonNegativeFloat = Field(1.0, description="weight of the decoded mask's cross-entropy")
 
 
 class AlignmentWeights(Block):
-    """Weights of ACT's five terms, and of the optional header-exchange term."""
+    """Weights of ACT's five terms."""
 
     align: NonNegativeFloat = 1.0
     rec: NonNegativeFloat = 1.0
@@ -168,11 +175,11 @@ class AlignmentStage(Training):
         0, description="fixed tiles whose host features are computed once; 0 = fresh tiles"
     )
     patience: NonNegativeInt = Field(
-        0, description="epochs without a better validation alignment before stopping; 0 = never"
+        10, description="epochs without a better validation alignment before stopping; 0 = never"
     )
 
 
-class DistillStage(Training):
+class DistillStage(SupervisedStage):
     """Training of the student under a method; also the equal-steps continuation of the student alone."""
 
     epochs: PositiveInt = 100
@@ -180,7 +187,9 @@ class DistillStage(Training):
     student_init: Literal["baseline", "random"] = "baseline"
     warmup_epochs: NonNegativeInt = Field(5, description="linear warm-up of every method weight")
     balance: Literal["none", "gradient_norm"] = "none"
-    balance_target: PositiveFloat = Field(0.3, description="gradient norm of each term relative to cross-entropy's")
+    balance_target: PositiveFloat = Field(
+        0.3, description="gradient norm of a term of weight 1 relative to cross-entropy's"
+    )
 
 
 class EvaluateStage(Block):
@@ -197,8 +206,8 @@ class EvaluateStage(Block):
 class Stages(Block):
     """The settings of every stage."""
 
-    teacher: Training = Training(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
-    baseline: Training = Training(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
+    teacher: SupervisedStage = SupervisedStage(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
+    baseline: SupervisedStage = SupervisedStage(epochs=250, optimiser=Optimiser(lr=3e-3, schedule="step"))
     semantic: SemanticStage = SemanticStage()
     alignment: AlignmentStage = AlignmentStage()
     distill: DistillStage = DistillStage()
@@ -253,7 +262,7 @@ class GkdOptions(MethodOptions):
     temperature: PositiveFloat = 1.0
     teacher_skip_drop: Fraction = 0.0
     view_statistics: Literal["frozen", "updated"] = Field(
-        "frozen", description="BatchNorm running statistics in view passes"
+        "frozen", description="the student's BatchNorm running statistics in passes of views and of rebuilt bottlenecks"
     )
 
 

@@ -12,10 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gkd_bench.data.imagefiles import picture_size
+from gkd_bench.data.imagefiles import UNREADABLE, mismatches, picture_size
 from gkd_bench.data.splits import Split, read_splits, split_problems
 from gkd_bench.errors import DataError
 from gkd_bench.registry import DOMAINS
+
+MOST_LINES = 200
+"""Problems of one domain that are listed; no official data set has as many files."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,10 @@ class DomainReader(ABC):
     def content(self, digest: Callable[[Path], str]) -> Mapping[str, Any]:
         """JSON value that changes whenever the raw data change; ``digest`` gives the SHA-256 of a file."""
 
+    def folder_problems(self) -> list[str]:
+        """One line when the data set's folder is not there; its files are then missing too."""
+        return []
+
     def file_problems(self) -> list[str]:
         """One line per missing or unreadable file, from names and headers only."""
         return []
@@ -131,15 +138,13 @@ class DomainReader(ABC):
         return read_splits(self.card.name)
 
     def problems(self, deep: bool = True) -> list[str]:
-        """One line per problem, none for a sound data set; ``deep`` also decodes every file."""
-        files = self.file_problems()
-        if files:
-            return files
-        subjects = {raw.subject for raw in self.images()}
-        found = split_problems(self.splits(), subjects, self.optional_subjects)
-        repeated = [name for name, count in Counter(raw.name for raw in self.images()).items() if count > 1]
+        """One line per problem, none for a sound data set; ``deep`` also decodes every file that exists."""
+        images = self.images()
+        found = self.folder_problems() + (self._pixel_problems() if deep else self.file_problems())
+        found += split_problems(self.splits(), {raw.subject for raw in images}, self.optional_subjects)
+        repeated = [name for name, count in Counter(raw.name for raw in images).items() if count > 1]
         found += [f"image {name} appears more than once" for name in repeated]
-        return found + (self._pixel_problems() if deep else [])
+        return found if len(found) <= MOST_LINES else [*found[:MOST_LINES], f"and {len(found) - MOST_LINES} more"]
 
     def require(self, deep: bool = False) -> None:
         """Raise one DataError with every problem, where the data set is obtained and its terms."""
@@ -175,30 +180,35 @@ class FileDomain(DomainReader):
         files = sorted(path for raw in self.images() for path in raw.files())
         return {path.relative_to(self.folder).as_posix(): digest(path) for path in files}
 
-    def file_problems(self) -> list[str]:
-        """One line per file that is missing, has no picture header, or does not fit its image's size."""
+    def problems(self, deep: bool = True) -> list[str]:
+        """One line per problem, none for a sound data set; ``deep`` also decodes every file that exists."""
         if self.root is None:
             return ["no data root is set (data.root in the sweep file, or GKD_DATA_ROOT)"]
-        if not self.folder.is_dir():
-            return [f"{self.folder}: folder is missing"]
-        return [line for raw in self.images() for line in _file_problems(raw)]
+        return super().problems(deep)
+
+    def folder_problems(self) -> list[str]:
+        """One line when the data set's folder is not there; its files are then missing too."""
+        return [] if self.folder.is_dir() else [f"{self.folder}: folder is missing"]
+
+    def file_problems(self) -> list[str]:
+        """One line per file that is missing, has no picture header, or does not fit its image's size."""
+        return [line for raw in self.images() for line in _header_problems(raw)]
 
 
-def _file_problems(raw: RawImage) -> list[str]:
+def unreadable(path: Path, error: Exception) -> str:
+    """The line for a file that could not be opened or decoded."""
+    return f"{path}: file is missing" if isinstance(error, FileNotFoundError) else f"{path}: unreadable ({error})"
+
+
+def _header_problems(raw: RawImage) -> list[str]:
     found: list[str] = []
     sizes: dict[Path, tuple[int, int]] = {}
     for path in raw.files():
         try:
             sizes[path] = picture_size(path)
-        except FileNotFoundError:
-            found.append(f"{path}: file is missing")
-        except (OSError, ValueError, SyntaxError) as error:
-            found.append(f"{path}: unreadable ({error})")
-    expected = sizes.get(raw.image) if raw.image else None
-    for path, size in sizes.items():
-        if expected and size != expected:
-            found.append(f"{path}: {size[0]}x{size[1]} pixels, but its image has {expected[0]}x{expected[1]}")
-    return found
+        except UNREADABLE as error:
+            found.append(unreadable(path, error))
+    return found + mismatches(sizes, raw.image)
 
 
 def open_reader(name: str, root: Path | None = None) -> DomainReader:

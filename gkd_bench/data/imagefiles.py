@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -13,6 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
+"""What Pillow and gzip raise for files that are torn, foreign or absurdly large."""
+
+MASK_THRESHOLD = 127
+GREY = range(64, 192)  # neither dark nor bright in a mask
+GREY_LIMIT = 0.01  # JPEG at quality 30 leaves 0.5 % of a vessel mask grey, interpolation to half size 3 % and more
 FOV_THRESHOLD = 34  # red level; about 0.13 of full scale separates retina from the dark surround
 
 
@@ -29,7 +37,17 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """(height, width) bool: grey level above 127, never above 0, since GIF and JPEG masks carry small grey noise."""
-    return _read(path, "L") > 127
+    return read_grey(path) > MASK_THRESHOLD
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """(height, width) uint8. Raises OSError for a torn or unreadable file."""
+    return _read(path, "L")
+
+
+def grey_share(levels: NDArray[np.uint8]) -> float:
+    """Share of a mask's pixels, 0 to 1, that are far from both ends, so that a threshold would decide what they mean."""
+    return float(np.mean((levels >= GREY.start) & (levels < GREY.stop)))
 
 
 def locate(folder: Path, *names: str) -> Path:
@@ -62,13 +80,13 @@ def fov_diameter(fov: NDArray[np.bool_]) -> int:
     return max(int(np.ptp(extent)) + 1 if extent.size else 0 for extent in extents)
 
 
-def mismatches(paths: Sequence[Path | None], shapes: Sequence[tuple[int, ...]]) -> list[str]:
-    """One line per picture whose (height, width) differs from that of the first."""
-    first = shapes[0][:2]
+def mismatches(sizes: Mapping[Path, tuple[int, int]], image: Path | None) -> list[str]:
+    """One line per picture whose (width, height) differs from that of the image it belongs to."""
+    expected = sizes.get(image) if image else None
     return [
-        f"{p}: size {s[:2]} differs from its image's {first}"
-        for p, s in zip(paths, shapes, strict=True)
-        if s[:2] != first
+        f"{path}: {size[0]}x{size[1]} pixels, but its image has {expected[0]}x{expected[1]}"
+        for path, size in sizes.items()
+        if expected and size != expected
     ]
 
 

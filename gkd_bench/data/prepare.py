@@ -53,7 +53,7 @@ def fingerprint(name: str, root: Path | None, settings: Prepare, memo: Path | No
         root: data root.
         settings: how images are prepared.
         memo: a JSON file that remembers digests by path, size and modification time, so that unchanged files are
-            hashed once.
+            hashed once. Without it nothing is written anywhere.
 
     Raises:
         DataError: a file is missing or unreadable, or the splits are wrong.
@@ -63,10 +63,13 @@ def fingerprint(name: str, root: Path | None, settings: Prepare, memo: Path | No
     return _fingerprint(reader, settings, memo)
 
 
-def prepare_domain(name: str, root: Path | None, settings: Prepare, cache: Path) -> PreparedDomain:
+def prepare_domain(
+    name: str, root: Path | None, settings: Prepare, cache: Path, verify: bool = False
+) -> PreparedDomain:
     """Prepare a domain in ``<cache>/<domain>/<fingerprint>/``, or open it when that was done before.
 
-    Safe to call from several processes at once: one prepares, the others wait.
+    Safe to call from several processes at once: one prepares, the others wait. ``verify`` compares every array with its
+    checksum, which the job that starts a sweep does once for all its workers.
 
     Raises:
         DataError: every missing, torn or mismatched file.
@@ -81,7 +84,7 @@ def prepare_domain(name: str, root: Path | None, settings: Prepare, cache: Path)
         with FileLock(target.with_suffix(".lock")):
             if not is_prepared(cache, name, key):
                 _build(reader, settings, key, target)
-    return open_prepared(cache, name, key)
+    return open_prepared(cache, name, key, verify)
 
 
 def scale_factor(rule: Scale, card: DomainCard, diameter: float) -> float:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkd_bench.data.domain import RawPixels
+from gkd_bench.metrics.pictures import encode_png, text_strip
 
 PANEL_HEIGHT = 200
 COLUMNS = 4
-LABEL_COLOUR = (60, 60, 255)  # blue, green, red
+LABEL_COLOUR = (255, 60, 60)
 FOV_COLOUR = (80, 255, 80)
 Bytes = NDArray[np.uint8]
 
@@ -28,17 +29,15 @@ def panel(pixels: RawPixels, image: Bytes, label: Bytes, title: str) -> Bytes:
         title: written above.
 
     Returns:
-        (PANEL_HEIGHT + 18, width, 3) uint8, blue-green-red.
+        (PANEL_HEIGHT + strip, width, 3) uint8 RGB.
     """
-    photograph = np.ascontiguousarray(pixels.rgb[..., ::-1])
+    photograph = pixels.rgb.copy()
     outlines, _ = cv2.findContours(pixels.fov.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(photograph, outlines, -1, FOV_COLOUR, max(1, photograph.shape[0] // 200))
     overlay = np.repeat(image[..., None], 3, axis=2)
     overlay[label > 0] = LABEL_COLOUR
     body = np.hstack([_fit(photograph), _fit(overlay)])
-    head = np.zeros((18, body.shape[1], 3), np.uint8)
-    cv2.putText(head, title, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.vstack([head, body])
+    return np.vstack([text_strip(title, body.shape[1]), body])
 
 
 def contact_sheet(panels: Sequence[Bytes], path: Path) -> None:
@@ -49,10 +48,7 @@ def contact_sheet(panels: Sequence[Bytes], path: Path) -> None:
     for i, picture in enumerate(panels):
         y, x = i // COLUMNS * height, i % COLUMNS * width
         sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    ok, encoded = cv2.imencode(".png", sheet)
-    if not ok:
-        raise OSError(f"{path}: the picture could not be encoded")
-    path.write_bytes(encoded.tobytes())
+    path.write_bytes(encode_png(sheet))
 
 
 def _fit(picture: Bytes) -> Bytes:

@@ -69,14 +69,13 @@ class _Places:
 class TileSampler:
     """Draws tiles of a source domain's images, all of which it holds on the device.
 
-    Tile centres are uniform over the pixels inside the field of view; a share of them over vessel pixels only. Beyond
-    the border of an image its pixels are mirrored, so images may be smaller than a tile.
+    Tile centres are uniform over the pixels inside the field of view. Beyond the border of an image its pixels are
+    mirrored, so images may be smaller than a tile.
 
     Args:
         images: training or validation images. Test images are refused.
         tile: side of a tile, pixels.
         device: where images live and batches appear.
-        foreground_share: share of the tiles that are centred on a vessel pixel.
         augment: flips, quarter rotations and photometric changes.
         seed: seed of places and augmentation.
 
@@ -91,13 +90,11 @@ class TileSampler:
         tile: int,
         device: torch.device | str = "cpu",
         *,
-        foreground_share: float = 0.0,
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
         _refuse_leak(images)
         self.tile, self.seed = tile, seed
-        self.foreground_share = foreground_share
         self.augment = augment or Augment()
         self.device = torch.device(device)
         packed, self._sizes = _pack(images)
@@ -117,8 +114,9 @@ class TileSampler:
         """
         rows = Rows(batch, rank, workers)
         generator = step_generator(self.seed, step, TILES)
-        vessel = torch.rand(batch, generator=generator) < self.foreground_share
-        tiles = self._gather(self._places(vessel, generator).rows(rows))
+        torch.rand(batch, generator=generator)  # keeps the batches that stored stages were trained on
+        anywhere = torch.zeros(batch, dtype=torch.bool)
+        tiles = self._gather(self._places(anywhere, generator).rows(rows))
         if self.augment.photometric == "none":
             return tiles
         return tiles._replace(images=photometric(tiles.images, self.augment.photometric, generator, rows))
@@ -151,14 +149,6 @@ class TileSampler:
     def _gather(self, places: _Places) -> TileBatch:
         sizes = self._sizes[places.image].to(self.device)
         return _unpack(_gather(self._packed, sizes, places.to(self.device), self.tile))
-
-
-def fixed_tiles(
-    images: SourceImages, tile: int, count: int, seed: int, device: torch.device | str = "cpu"
-) -> TileBatch:
-    """The same ``count`` upright tiles every time, for features that are computed once."""
-    upright = Augment(flips=False, rotations=False)
-    return TileSampler(images, tile, device, augment=upright, seed=seed).draw(0, count)
 
 
 def grid_tiles(images: AnyImages, tile: int, device: torch.device | str = "cpu") -> GridTiles:

@@ -106,6 +106,10 @@ class Method(nn.Module, ABC):
     def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
         """Scalar loss terms, unweighted; differentiable in the student's parameters only."""
 
+    def health(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, float]:
+        """Measurements that tell whether the method's terms can carry information; none by default."""
+        return {}
+
     def train(self, mode: bool = True) -> Method:
         """Training mode reaches the method's own parts; frozen networks stay in eval mode."""
         super().train(mode)

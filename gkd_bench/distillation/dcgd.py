@@ -12,6 +12,7 @@ softmax of the edges at a temperature, each node's edge to itself left out.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -24,8 +25,9 @@ Scope = Literal["batch", "views"]
 
 def star_edges(vectors: Tensor) -> Tensor:
     """(views + 1, batch, dim), anchor first -> (batch, views) cosines of anchor and views."""
-    unit = F.normalize(vectors, dim=-1)
-    return torch.einsum("bd,kbd->bk", unit[0], unit[1:])
+    with full_precision(vectors):
+        unit = unit_vectors(vectors)
+        return torch.einsum("bd,kbd->bk", unit[0], unit[1:])
 
 
 def complete_edges(vectors: Tensor, scope: Scope = "batch") -> Tensor:
@@ -34,9 +36,20 @@ def complete_edges(vectors: Tensor, scope: Scope = "batch") -> Tensor:
     ``batch``: one graph over all views of all samples, (1, n, n - 1) with n = views * batch.
     ``views``: one graph per sample, (batch, views, views - 1).
     """
-    unit = F.normalize(vectors, dim=-1)
-    nodes = unit.flatten(0, 1)[None] if scope == "batch" else unit.transpose(0, 1)
-    return without_diagonal(nodes @ nodes.transpose(1, 2))
+    with full_precision(vectors):
+        unit = unit_vectors(vectors)
+        nodes = unit.flatten(0, 1)[None] if scope == "batch" else unit.transpose(0, 1)
+        return without_diagonal(nodes @ nodes.transpose(1, 2))
+
+
+def full_precision(vectors: Tensor) -> AbstractContextManager[None]:
+    """No autocast: edges near 1 differ by less than half precision can tell, and their gradient would be noise."""
+    return torch.autocast(vectors.device.type, enabled=False)
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Vectors of length 1 along the last dimension, at least float32."""
+    return F.normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
 
 
 def without_diagonal(square: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ arXiv 2207.12995. The equations are a reconstruction; every weight, norm and tem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -47,13 +47,33 @@ class GeneralizableDistillation(Method):
             terms["cross"] = self._cross_term(student, own, features)
         return terms
 
+    def health(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, float]:
+        """Spread of the graphs' edges (near 0: both graph losses vanish), and how much q1 depends on the student's vector."""
+        features = self.teacher.encode(batch.images)
+        found = {}
+        if self.views:
+            mine = self._graph_vectors(self.san, student, own.features.bottleneck, batch.views)
+            theirs = self._graph_vectors(self.tan, self.teacher, features.bottleneck, batch.views)
+            for name, vectors in (("student", mine), ("teacher", theirs)):
+                found[f"edge spread {name}"] = float(dcgd.complete_edges(vectors[1:].detach()).std())
+        if self.options.cross:
+            vectors = self.san.vectors(own.features.bottleneck).detach().requires_grad_()
+            q1 = dicd.teacher_decodes_student(self.teacher, self.tan, vectors, features)
+            (gradient,) = torch.autograd.grad(q1.float().softmax(1)[:, 1].mean(), vectors)
+            found["q1 gradient to the student vector"] = float((gradient * self.san.sd).norm())
+        return found
+
+    def _statistics(self, student: SegmentationNetwork) -> AbstractContextManager[None]:
+        """Passes of views and of rebuilt bottlenecks are not what the deployed student sees: its running statistics stay."""
+        return frozen_statistics(student) if self.options.view_statistics == "frozen" else nullcontext()
+
     def _graph_terms(
         self, student: SegmentationNetwork, own: StudentOutput, features: Features, batch: Batch
     ) -> dict[str, Tensor]:
         """DCGD on the anchors' and the views' vectors, the student's views in one pass."""
         with torch.no_grad():
             teacher = self._graph_vectors(self.tan, self.teacher, features.bottleneck, batch.views)
-        with frozen_statistics(student) if self.options.view_statistics == "frozen" else nullcontext():
+        with self._statistics(student):
             mine = self._graph_vectors(self.san, student, own.features.bottleneck, batch.views)
         form, tau = self.options.graph_loss, self.options.graph_temperature
         terms = {}
@@ -77,5 +97,6 @@ class GeneralizableDistillation(Method):
             taught = self.tan.vectors(features.bottleneck)
         vectors = self.san.vectors(own.features.bottleneck)
         q1 = dicd.teacher_decodes_student(teacher, self.tan, vectors, features, options.teacher_skip_drop)
-        q2 = dicd.student_decodes_teacher(student, self.san, taught, own)
+        with self._statistics(student):
+            q2 = dicd.student_decodes_teacher(student, self.san, taught, own)
         return dicd.cross_loss(target, q1, q2, options.divergence, options.temperature)

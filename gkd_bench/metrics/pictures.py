@@ -5,7 +5,6 @@ All pictures are RGB, uint8, (height, width, 3). The colours are from Okabe and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -56,8 +55,10 @@ def overlay(image: Picture, label: Mask, prediction: Mask) -> Picture:
     return picture
 
 
-def panel(image: Picture, label: Mask, prediction: Mask, text: str = "", height: int | None = None) -> Picture:
-    """Image, label and overlay side by side under a strip of text.
+def panel(
+    image: Picture, label: Mask, prediction: Mask, text: str = "", height: int | None = None, legend: bool = True
+) -> Picture:
+    """Image, label and overlay side by side, a strip of text above and the meaning of the colours below.
 
     Args:
         image: (height, width) uint8.
@@ -65,9 +66,10 @@ def panel(image: Picture, label: Mask, prediction: Mask, text: str = "", height:
         prediction: (height, width), non-zero = foreground.
         text: what is shown; characters outside ASCII become ``?``, and what does not fit is cut off.
         height: height of the three pictures in pixels; none keeps the image's own.
+        legend: whether the legend stands below; it needs some 320 pixels of width and is cut off below.
 
     Returns:
-        (height + strip, 3 * width + gaps, 3) uint8 RGB.
+        (height + one or two strips, 3 * width + gaps, 3) uint8 RGB.
 
     Raises:
         ValueError: the three shapes differ, or the image is not uint8.
@@ -77,7 +79,8 @@ def panel(image: Picture, label: Mask, prediction: Mask, text: str = "", height:
     parts = [_resized(part, height) for part in (_grey(image), _grey(mask), marked)]
     gap = _filled(parts[0].shape[0], _GAP)
     row = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
-    return np.concatenate([text_strip(text, row.shape[1]), row], axis=0)
+    below = [legend_strip(row.shape[1])] if legend else []
+    return np.concatenate([text_strip(text, row.shape[1]), row, *below], axis=0)
 
 
 def text_strip(text: str, width: int) -> Picture:
@@ -87,7 +90,7 @@ def text_strip(text: str, width: int) -> Picture:
     return strip
 
 
-def legend(width: int) -> Picture:
+def legend_strip(width: int) -> Picture:
     """The meaning of the overlay's colours as a strip; (22, width, 3) uint8 RGB."""
     strip = _filled(_STRIP, width)
     left = 6
@@ -96,29 +99,6 @@ def legend(width: int) -> Picture:
         _write(strip, name, left + 17)
         left += 17 + _text_width(name) + 14
     return strip
-
-
-def contact_sheet(panels: Sequence[Picture], columns: int = 1) -> Picture:
-    """Panels in rows of ``columns``, smaller ones padded, the legend below.
-
-    Args:
-        panels: (height, width, 3) uint8 RGB each; sizes may differ.
-        columns: panels in a row, at least 1.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-
-    Raises:
-        ValueError: there is no panel, or ``columns`` is below 1.
-    """
-    if not panels or columns < 1:
-        raise ValueError(f"a contact sheet needs panels and at least one column, not {len(panels)} and {columns}")
-    height = max(picture.shape[0] for picture in panels) + _GAP
-    width = max(picture.shape[1] for picture in panels) + _GAP
-    cells = [_padded(picture, height, width) for picture in panels]
-    cells += [_filled(height, width)] * (-len(cells) % columns)
-    rows = [np.concatenate(cells[at : at + columns], axis=1) for at in range(0, len(cells), columns)]
-    return np.concatenate([*rows, legend(rows[0].shape[1])], axis=0)
 
 
 def encode_png(picture: Picture) -> bytes:
@@ -143,12 +123,6 @@ def _grey(image: Picture) -> Picture:
 
 def _filled(height: int, width: int) -> Picture:
     return np.full((height, width, 3), _BACKGROUND, np.uint8)
-
-
-def _padded(picture: Picture, height: int, width: int) -> Picture:
-    cell = _filled(height, width)
-    cell[: picture.shape[0], : picture.shape[1]] = picture
-    return cell
 
 
 def _resized(picture: Picture, height: int | None) -> Picture:

@@ -2,7 +2,7 @@
 
 One class serves as TAN (host = teacher), as SAN (host = student) and as the vector part of P-SAE (host = the mask
 autoencoder). The paper's figure draws a funnel at the bottleneck; ``shared_mlp`` follows the authors' code of the P-SAE
-funnel, the other kinds and the mixing convolutions are our reconstruction (method.md 1.4-1.5, findings.md 1-2).
+funnel, the other kinds and the mixing convolutions are our reconstruction, see docs/method.md.
 """
 
 from __future__ import annotations

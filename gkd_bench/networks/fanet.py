@@ -1,7 +1,7 @@
 """FANet (Li, Qi, Luo, Yao, Zhou and Sun, JBHI 2020, doi 10.1109/JBHI.2020.3028180): the teacher.
 
 A U-Net of selective-kernel blocks (SKNet, Li et al., CVPR 2019) with strip-pooling attention (SPNet, Hou et al., CVPR
-2020) in the decoder, after the structure in method.md 1.1. The published model declares a second head that nothing reads;
+2020) in the decoder (reconstruction, see docs/method.md). The published model declares a second head that nothing reads;
 it is left out.
 """
 

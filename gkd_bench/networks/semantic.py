@@ -1,4 +1,4 @@
-"""P-SAE, the Pre-trained Semantic AutoEncoder: label maps to semantic vectors and back (method.md 1.4)."""
+"""P-SAE, the Pre-trained Semantic AutoEncoder: label maps to semantic vectors and back (reconstruction, see docs/method.md)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SemanticAutoencoder(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What the vector part is trained on (method.md 2.3, step 3b).
+    """What the vector part is trained on (reconstruction, see docs/method.md).
 
     Attributes:
         vector: (batch, dim).

@@ -11,14 +11,14 @@ from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.frame import SweepRecords, grouped
 from gkd_bench.report.tables import frame_rows, method_title, value_cell
 
-_FINISHED = "COMPLETE"
-_STATES = (("COMPLETE", "complete"), ("PRUNED", "stopped early"), ("FAIL", "failed"))
+_FINISHED = "complete"
+_STATES = ((_FINISHED, "complete"), ("pruned", "stopped early"), ("failed", "failed"))
 
 
 def search_summary(records: SweepRecords) -> Table:
     """Best trial of every study and its trials by state; the objective is on the source's validation subjects only."""
     columns = [Column("study", "study"), Column("trials", "trials", decimals=0)]
-    columns += [Column(state.lower(), title, decimals=0) for state, title in _STATES]
+    columns += [Column(state, title, decimals=0) for state, title in _STATES]
     columns += [Column("other", "other", decimals=0), Column("best_trial", "best trial", decimals=0)]
     columns += [Column("best_value", "best value", "up"), Column("best_params", "best parameters")]
     studies = grouped(records.of("trial"), ["study"])
@@ -28,8 +28,8 @@ def search_summary(records: SweepRecords) -> Table:
 
 
 def trials_table(records: SweepRecords) -> Table:
-    """Every trial of every study, one row each."""
-    columns = tuple(Column(name, name) for name in ("study", "number", "state", "value", "params", "key"))
+    """Every trial of every study, one row each; a failed one with its cause."""
+    columns = tuple(Column(name, name) for name in ("study", "number", "state", "value", "params", "cause", "key"))
     frame = records.of("trial").sort_values(["study", "number"], kind="stable")
     return Table("trials", "All trials", "Value: validation Dice of the source.", columns, frame_rows(columns, frame))
 
@@ -94,7 +94,7 @@ def software_versions(records: SweepRecords) -> list[str]:
 
 
 def _study_cells(trials: pd.DataFrame) -> Iterable[Cell]:
-    states = trials["state"].str.upper()
+    states = trials["state"]
     counts = [int((states == state).sum()) for state, _ in _STATES]
     yield from map(Cell, [len(trials), *counts, len(trials) - sum(counts)])
     finished = trials[(states == _FINISHED) & trials["value"].notna()].sort_values("number", kind="stable")

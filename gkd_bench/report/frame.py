@@ -18,11 +18,11 @@ BASE_FIELDS = (
 REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "image": (*BASE_FIELDS, "subject", "image"),
     "pooled": (*BASE_FIELDS, "images", "subjects"),
-    "fsd": (*BASE_FIELDS, "use", "space", "value", "low", "high", "floor", "n_a", "n_b", "dim"),
+    "fsd": (*BASE_FIELDS, "use", "space", "value", "low", "high", "floor", "floor_high", "n_a", "n_b", "dim"),
     "epoch": (*BASE_FIELDS, "epoch"),
     "health": (*BASE_FIELDS, "check", "value", "reference", "ok", "warning", "host"),
     "cost": (*BASE_FIELDS, "seconds", "steps", "device", "threads", "parameters", "versions"),
-    "trial": ("sweep", "study", "number", "params", "state", "value", "key"),
+    "trial": ("sweep", "study", "number", "params", "state", "value", "cause", "key"),
     "missing": ("sweep", "domain", "reason"),
 }
 CELL = ["source", "target", "method", "seed"]

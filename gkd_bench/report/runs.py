@@ -24,10 +24,10 @@ NOTE_LIMIT = 7900
 _TAG_LIMIT = 5000
 NODE_TAG = "gkd.node"
 TRIAL_TAG = "gkd.trial"
-_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 _SCORED_KINDS = ("teacher", "baseline", "distill")
 _ILLEGAL = re.compile(r"[^0-9A-Za-z_\-. :/]")
 Status = Literal["FINISHED", "KILLED", "FAILED", "RUNNING"]
+_STATUS: Mapping[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 Settings = Mapping[str, Mapping[str, Any]]
 
 
@@ -177,13 +177,14 @@ def _table_json(table: Table) -> str:
 
 def _trial_runs(records: SweepRecords, curves: Mapping[str, tuple[Point, ...]]) -> Iterator[ChildRun]:
     for row in records.of("trial").sort_values(["study", "number"], kind="stable").to_dict("records"):
-        study, number, state = str(row["study"]), int(row["number"]), str(row["state"]).upper()
+        study, number, state = str(row["study"]), int(row["number"]), str(row["state"])
+        cause = {} if _is_nothing(row["cause"]) or not row["cause"] else {"gkd.cause": str(row["cause"])[:_TAG_LIMIT]}
         yield ChildRun(
             tag=TRIAL_TAG,
             identity=f"{study}/{number}",
             name=f"trial {study} {number}",
-            status=_STATUS.get(state, "RUNNING"),  # type: ignore[arg-type]
-            tags={"gkd.kind": "trial", "gkd.study": study, "gkd.state": state, **_labels(row)},
+            status=_STATUS.get(state, "RUNNING"),
+            tags={"gkd.kind": "trial", "gkd.study": study, "gkd.state": state, **cause, **_labels(row)},
             params=_flat(json.loads(row["params"])),
             finals=_finite({"objective": row["value"]}),
             curves=curves.get(str(row["key"]), ()),

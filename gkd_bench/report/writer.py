@@ -73,8 +73,9 @@ def write_report(
 
 
 def file_tables(records: SweepRecords) -> dict[str, Table]:
-    """File name without ending -> table, for the CSV files."""
+    """File name without ending -> table, for the CSV files: every table of the page, and the long ones."""
     return {
+        **{table.name: table for table in page_tables(records)},
         "dice": tables.scores(records),
         "fsd": tables.fsd_values(records),
         "triple": tables.triple(records),

@@ -163,15 +163,17 @@ def alignment_health(parts: Parts, held_out: HostOutputs, host: str) -> list[dic
     """Alignment error, retrieval, effective rank, and reconstruction beside its two controls, on validation tiles."""
     vectors = vectors_of(parts.network, held_out)
     mean, deviation = parts.prior.v_mu, parts.prior.v_sd
-    error = float((((vectors - held_out.target) / deviation) ** 2).mean())
+    error, of_mean = (float((((v - held_out.target) / deviation) ** 2).mean()) for v in (vectors, mean))
     chance = 1.0 / len(vectors)
     retrieval = checks.retrieval_at_1((vectors - mean) / deviation, (held_out.target - mean) / deviation)
     warning = None
-    if error > 0.95:
-        warning = f"the {host}'s vectors are no nearer to the mask's than the mean is (error {error:.2f}, mean 1.00)"
+    if error > 0.95 * of_mean:
+        warning = (
+            f"the {host}'s vectors are no nearer to the mask's than the mean is (error {error:.2f}, mean {of_mean:.2f})"
+        )
     return [
         _bottleneck_health(held_out.bottleneck, host),
-        health("alignment error", error, 1.0, host=host, ok=warning is None, warning=warning),
+        health("alignment error", error, of_mean, host=host, ok=warning is None, warning=warning),
         health("retrieval@1", retrieval, chance, host=host),
         health("effective rank", checks.effective_rank(vectors), None, host=host),
         *_reconstruction_health(parts, held_out, vectors, host),

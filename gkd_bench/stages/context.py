@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -70,10 +69,6 @@ class StageContext:
     def input(self, role: str) -> Artefact:
         """The artefact of the stage in this role."""
         return self.store.get(self.node.inputs[role])
-
-    def input_node(self, role: str) -> Mapping[str, Any]:
-        """The node that made the artefact in this role, as JSON."""
-        return self.store.describe(self.node.inputs[role])
 
     def elapsed(self) -> float:
         """Seconds since this process began the stage."""

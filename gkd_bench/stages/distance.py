@@ -1,4 +1,4 @@
-"""Frechet Semantic Distances of a model on a target domain: the three uses of method.md 3, with their controls."""
+"""Frechet Semantic Distances of a model on a target domain: three uses, with their controls. See docs/method.md."""
 
 from __future__ import annotations
 
@@ -56,18 +56,20 @@ def _aligned_records(
         _domain(stage, "aligned", _by_prior(source_vectors, prior), _by_prior(vectors, prior)),
         _domain(stage, "aligned_own", *_by_first(_array(source_vectors), _array(vectors))),
         _domain(stage, "random_header", *_by_first(*untrained)),
-        _plain("semantic", _by_prior(masks, prior), _by_prior(vectors, prior)),
+        _record(stage, "semantic", "aligned", _by_prior(masks, prior), _by_prior(vectors, prior)),
     ]
     if "teacher" in context.node.inputs:
-        records.append(_teacher_student(context, prior, vectors, target))
+        records.append(_teacher_student(context, stage, prior, vectors, target))
     return records
 
 
-def _teacher_student(context: StageContext, prior: SemanticPrior, vectors: Tensor, target: GridTiles) -> dict[str, Any]:
+def _teacher_student(
+    context: StageContext, stage: EvaluateStage, prior: SemanticPrior, vectors: Tensor, target: GridTiles
+) -> dict[str, Any]:
     teacher = input_network(context, "teacher")
     tan = load_aligned(context.input("tan"), teacher)
     taught = vectors_of(tan, bottlenecks(teacher, target.images.to(context.device)))
-    return _plain("teacher_student", _by_prior(taught, prior), _by_prior(vectors, prior))
+    return _record(stage, "teacher_student", "aligned", _by_prior(taught, prior), _by_prior(vectors, prior))
 
 
 def _random_header(context: StageContext, network: SegmentationNetwork) -> Aligned:
@@ -107,7 +109,7 @@ def _array(values: Tensor) -> Vectors:
 
 
 def _by_prior(vectors: Tensor, prior: SemanticPrior) -> Vectors:
-    """Standardised with P-SAE's mean and deviation, as method.md 3 defines FSD."""
+    """Standardised with P-SAE's mean and deviation."""
     return _array((vectors - prior.v_mu) / prior.v_sd)
 
 
@@ -123,10 +125,10 @@ def _by_first(first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
 def _domain(stage: EvaluateStage, space: str, source: Vectors, target: Vectors) -> dict[str, Any]:
     if space == "bottleneck":
         source, target = _by_first(source, target)
-    report = frechet_report(source, target, bootstrap=stage.fsd_bootstrap, halves=FLOOR_HALVES)
-    return {"record": "fsd", "split": "test", "use": "domain", "space": space, **report.record()}
+    return _record(stage, "domain", space, source, target)
 
 
-def _plain(use: str, first: Vectors, second: Vectors) -> dict[str, Any]:
-    report = frechet_report(first, second, bootstrap=0, halves=0)
-    return {"record": "fsd", "split": "test", "use": use, "space": "aligned", **report.record()}
+def _record(stage: EvaluateStage, use: str, space: str, first: Vectors, second: Vectors) -> dict[str, Any]:
+    """One ``fsd`` record: value, counts, bootstrap interval, and the null between halves of the first set."""
+    report = frechet_report(first, second, bootstrap=stage.fsd_bootstrap, halves=FLOOR_HALVES)
+    return {"record": "fsd", "split": "test", "use": use, "space": space, **report.record()}

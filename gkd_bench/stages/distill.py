@@ -23,6 +23,7 @@ from gkd_bench.store.artefacts import Draft
 
 VIEW_STREAM = 10
 SILENT_RATIO = 1e-3
+HEALTH_TILES = 32
 
 
 class DistillTraining(nn.Module):
@@ -92,7 +93,11 @@ def run_distill(context: StageContext) -> Draft:
         balance=stage.balance_target if stage.balance == "gradient_norm" else None,
     )
     trained = Loop(task, stage, context).run()
-    records = [*term_health(trained.history, list(weights)), *view_health(context, student, method, sampler)]
+    records = [
+        *term_health(trained.history, list(weights)),
+        *view_health(context, student, method, sampler),
+        *method_health(student, method, context, sampler),
+    ]
     return network_draft(context, student, trained, records)
 
 
@@ -112,6 +117,17 @@ def term_health(history: list[dict[str, Any]], terms: list[str]) -> list[dict[st
     return records
 
 
+def method_health(
+    student: SegmentationNetwork, method: Method, context: StageContext, sampler: TileSampler
+) -> list[dict[str, Any]]:
+    """The method's own measurements on one batch of training tiles."""
+    student.eval()
+    batch = draw_batch(sampler, method, context, 0, HEALTH_TILES)
+    features = student.encode(batch.images)
+    own = StudentOutput(features, student.decode(features.bottleneck, features.skips))
+    return [health(check, value) for check, value in method.health(student, own, batch).items()]
+
+
 @torch.no_grad()
 def view_health(
     context: StageContext, student: SegmentationNetwork, method: Method, sampler: TileSampler
@@ -121,7 +137,7 @@ def view_health(
     if aligned is None or not method.views:
         return []
     student.eval()
-    anchors = sampler.draw(0, 32).images
+    anchors = sampler.draw(0, HEALTH_TILES).images
     records = []
     for kind in dict.fromkeys(method.views):
         view = make_views(anchors, (kind,), step_generator(context.node.seed, 0, VIEW_STREAM))[0]

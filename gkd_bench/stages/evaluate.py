@@ -14,6 +14,7 @@ from gkd_bench.data.cache import TestImages
 from gkd_bench.metrics.overlap import ImageScore, score_image
 from gkd_bench.metrics.pictures import encode_png, panel
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distance import fsd_records
 from gkd_bench.stages.models import input_network
@@ -51,10 +52,11 @@ def run_evaluate(context: StageContext) -> Draft:
     images = context.domain("target").test_split().images
     scored = []
     for index in range(len(images)):
-        if context.monitor.should_stop():
+        if any_rank(context.is_main and context.monitor.should_stop()):
             raise StageStopped
         scored.append(score(network, images, index, stage, context))
-        context.monitor.step(index + 1, len(images))
+        if context.is_main:
+            context.monitor.step(index + 1, len(images))
     records = [
         *(image_record(one) for one in scored),
         pooled_record(scored),

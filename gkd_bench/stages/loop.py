@@ -30,6 +30,7 @@ from gkd_bench.stages.schedule import learning_rate_factor, warm_up
 
 STOP_CHECK_STEPS = 5
 CHECKPOINT_SECONDS = 120.0
+LARGEST_BALANCE = 100.0  # a term that hardly pulls on one batch must not be blown up for a whole epoch
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Task:
         score: the metric that selects the epoch, and its direction.
         main: term that gradient norms and cosines are measured against; none = no gradient report.
         ramped: terms whose weight is warmed up over ``warmup_epochs`` (and balanced).
-        balance: gradient norm of each ramped term relative to the main term's, times its weight; none = plain weights.
+        balance: gradient norm of each ramped term relative to the main term's, multiplied by its weight; none = plain.
         patience: epochs without a better score before the loop ends; 0 = never.
     """
 
@@ -180,7 +181,7 @@ class Loop:
         self._gradients = report
         if task.balance is not None:
             for name in task.ramped:
-                self.state.balance[name] = task.balance / max(report[f"grad_ratio/{name}"], 1e-6)
+                self.state.balance[name] = min(task.balance / max(report[f"grad_ratio/{name}"], 1e-6), LARGEST_BALANCE)
 
     # -- one epoch
 
@@ -188,7 +189,7 @@ class Loop:
         losses = self._mean_losses()
         self.task.module.eval()
         with torch.no_grad(), autocast(self.context.device, self.context.precision):
-            metrics = self.task.validate()
+            metrics = mean_over_ranks(self.task.validate())  # equal up to rounding; ranks must agree to the last bit
         self.task.module.train()
         epoch = self.state.step // self.training.epoch_steps
         number, values = self.span.first_epoch + epoch, {**metrics, **losses, **self._gradients}

@@ -47,7 +47,6 @@ class Workplace:
     Attributes:
         store: root folder of the artefact store.
         cache: root folder of the prepared domains.
-        data_root: folder of the raw data sets, or none.
         device: torch device string.
         rank: rank of this process in its group.
         workers: processes of the group; torch.distributed is initialised when more than one.
@@ -56,7 +55,6 @@ class Workplace:
 
     store: Path
     cache: Path
-    data_root: Path | None = None
     device: str = "cpu"
     rank: int = 0
     workers: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -27,8 +28,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 def reproducible(device: torch.device, threads: int) -> Iterator[None]:
     """Deterministic kernels, a fixed thread count and an untouched global random state around a stage.
 
-    On CUDA a kernel without a deterministic version warns instead of failing.
+    On CUDA a kernel without a deterministic version warns instead of failing, and float32 means float32, not TF32.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.allow_tf32 = False
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     old_threads = torch.get_num_threads()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from torch import nn
@@ -14,21 +12,7 @@ from gkd_bench.networks.base import count_parameters
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Trained
 from gkd_bench.store.artefacts import Draft
-
-PACKAGES = ("gkd-bench", "torch", "numpy", "ray", "opencv-python-headless")
-
-
-@cache
-def package_versions() -> str:
-    """Versions of the packages that can change a number, as JSON."""
-    return json.dumps({name: _version(name) for name in PACKAGES}, sort_keys=True)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except ModuleNotFoundError:
-        return None
+from gkd_bench.store.packing import package_versions
 
 
 def epoch_records(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -47,7 +31,7 @@ def cost_record(context: StageContext, parameters: int, steps: int, seconds: flo
         "threads": place.threads,
         "workers": place.workers,
         "parameters": parameters,
-        "versions": package_versions(),
+        "versions": json.dumps(package_versions(), sort_keys=True),
     }
 
 

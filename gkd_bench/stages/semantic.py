@@ -62,8 +62,7 @@ def run_semantic(context: StageContext) -> Draft:
     prior.fit_statistics(mask_vectors(prior, _statistics_masks(sampler, stage)))
     records = [*epoch_records([*first.history, *second.history]), *semantic_health(prior, held_out)]
     steps, seconds = first.steps + second.steps, first.seconds + second.seconds
-    records.append(cost_record(context, count_parameters(prior.autoencoder.requires_grad_()), steps, seconds))
-    prior.autoencoder.requires_grad_(False)
+    records.append(cost_record(context, count_parameters(prior.requires_grad_()), steps, seconds))
     summary = {"val/mask_dice": second.score, "val/autoencoder_dice": first.score, "seconds": seconds}
     return Draft(tensors={"prior": prior.state_dict()}, records=records, summary=summary)
 
@@ -94,7 +93,7 @@ def _train_vector(
         module=VectorTraining(prior),
         kept=prior.vector_part,
         draw=_mask_draw(context, sampler, stage, training.batch),
-        weights={"rec": 1.0, "bce": 1.0},
+        weights={"rec": stage.feature_weight, "bce": stage.mask_weight},
         validate=lambda: {"val/mask_dice": checks.mask_dice(decoded_masks(prior, held_out), held_out)},
         score="val/mask_dice",
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd_bench.config.schema import Augment, Training
+from gkd_bench.config.schema import Augment, SupervisedStage
 from gkd_bench.data.tiles import TileBatch, TileSampler
 from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Loop, Task
 from gkd_bench.stages.models import new_network
+from gkd_bench.stages.numerics import derived_seed
 from gkd_bench.stages.predict import validation_dice
 from gkd_bench.stages.results import network_draft
 from gkd_bench.store.artefacts import Draft
+
+DISTILL_STREAM = 12
 
 
 def segmentation_terms(logits: Tensor, labels: Tensor, with_dice: bool) -> dict[str, Tensor]:
@@ -38,21 +41,25 @@ class SupervisedTraining(nn.Module):
         return segmentation_terms(self.network(batch.images), batch.labels, self.with_dice)
 
 
-def supervised_weights(training: Training) -> dict[str, float]:
+def supervised_weights(training: SupervisedStage) -> dict[str, float]:
     """Weights of the supervised terms."""
     return {"ce": 1.0} | ({"dice": training.dice_weight} if training.dice_weight else {})
 
 
 def source_sampler(context: StageContext) -> TileSampler:
-    """Sampler over the source's training subjects with the sweep's augmentation."""
+    """Sampler over the source's training subjects with the sweep's augmentation.
+
+    Distillation draws other tiles than the training it goes on from, the same for all methods of a seed.
+    """
     images = context.domain().source_splits().train
     augment = context.settings("augment", Augment)
-    return TileSampler(images, int(context.setting("tile")), context.device, augment=augment, seed=context.node.seed)
+    seed = derived_seed(context.node.seed, DISTILL_STREAM) if context.node.kind == "distill" else context.node.seed
+    return TileSampler(images, int(context.setting("tile")), context.device, augment=augment, seed=seed)
 
 
 def run_supervised(context: StageContext) -> Draft:
     """Train a network on the source domain; ``network`` in the draft is the epoch with the best validation Dice."""
-    training = context.settings("training", Training)
+    training = context.settings("training", SupervisedStage)
     network = new_network(context.setting("network"), context.node.seed, context.device)
     sampler, place = source_sampler(context), context.place
     validation = context.domain().source_splits().val

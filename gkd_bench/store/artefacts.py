@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import time
 import uuid
@@ -67,10 +68,6 @@ class Artefact:
         """Names that :meth:`bytes` takes, records and tensors left out."""
         return [n for n in self.manifest["files"] if n != RECORDS and not n.endswith(TENSOR_SUFFIX)]
 
-    def tensor_names(self) -> list[str]:
-        """Names that :meth:`tensors` takes."""
-        return [n.removesuffix(TENSOR_SUFFIX) for n in self.manifest["files"] if n.endswith(TENSOR_SUFFIX)]
-
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The state published as ``name``, on the CPU. Raises StoreError when missing or damaged."""
         return packing.decode_tensors(self._read(f"{name}{TENSOR_SUFFIX}"))
@@ -97,7 +94,7 @@ class Artefact:
         if content is None or name not in self._verified:
             problem = self._problem(name, content)
             if problem or content is None:
-                raise packing.corrupt(self.key, name, problem or "missing")
+                raise packing.corrupt(self.key, name, problem or "missing", self._store.removal(self.key))
         return content
 
     def _problem(self, name: str, content: builtins.bytes | None) -> str | None:
@@ -129,6 +126,10 @@ class Store(ABC):
         """Remove an artefact at once and whole; does nothing when it is not there."""
 
     @abstractmethod
+    def removal(self, key: str) -> str:
+        """Shell command that removes an artefact; error messages of damaged ones give it to the user."""
+
+    @abstractmethod
     def read_file(self, key: str, name: str) -> bytes | None:
         """Unverified bytes of one file of an artefact; None when it is missing. Use :class:`Artefact` instead."""
 
@@ -158,16 +159,17 @@ class Store(ABC):
             verify: check every file now; False checks each file when it is first read (for reports over many artefacts).
 
         Raises:
-            StoreError: missing, torn or not matching its checksums; names the key, the file and what to do.
+            StoreError: missing, torn or not matching its checksums; names the key, the file and what to do, for damaged ones
+                the shell command that lets the next run of the sweep compute them again.
         """
         manifest = self.read_file(check_key(key), MANIFEST)
         if manifest is None:
             raise StoreError(f"artefact {key} is not in the store; run the sweep to compute it")
-        artefact = Artefact(self, key, packing.read_manifest(manifest, key))
+        artefact = Artefact(self, key, packing.read_manifest(manifest, key, self.removal(key)))
         problems = artefact.verify() if verify else []
         if problems:
             name, _, problem = "; ".join(problems).partition(": ")
-            raise packing.corrupt(key, name, problem)
+            raise packing.corrupt(key, name, problem, self.removal(key))
         return artefact
 
     def publish(self, node: StageNode, draft: Draft) -> Artefact:
@@ -259,6 +261,10 @@ class LocalStore(Store):
     def delete(self, key: str) -> None:
         """Remove an artefact; it vanishes in one rename, so no reader sees half of it."""
         self._discard(self._folder(key))
+
+    def removal(self, key: str) -> str:
+        """``rm -r`` of the artefact's folder."""
+        return f"rm -r {shlex.quote(str(self._folder(key).absolute()))}"
 
     def read_file(self, key: str, name: str) -> bytes | None:
         """Unverified bytes of one file of an artefact; None when it is missing."""

@@ -29,7 +29,7 @@ MANIFEST_FORMAT = 1
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,127}")
 _NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=@+-]{0,127}")
-_PACKAGES = ("gkd_bench", "numpy", "safetensors", "torch")
+_PACKAGES = ("gkd_bench", "numpy", "opencv-python-headless", "ray", "safetensors", "torch")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -77,8 +77,8 @@ def pack(node: StageNode, draft: Draft) -> dict[str, bytes]:
     return files
 
 
-def read_manifest(content: bytes, key: str) -> dict[str, Any]:
-    """The manifest in ``content``.
+def read_manifest(content: bytes, key: str, removal: str) -> dict[str, Any]:
+    """The manifest in ``content``; for ``removal`` see :func:`corrupt`.
 
     Raises:
         StoreError: not JSON, not of this key, of a newer format, or changed since it was written.
@@ -88,15 +88,15 @@ def read_manifest(content: bytes, key: str) -> dict[str, Any]:
         checksum = manifest.pop("checksum")
         whole = checksum == sha256(canonical_json(manifest).encode())
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise corrupt(key, MANIFEST, f"torn or not JSON ({error})") from error
+        raise corrupt(key, MANIFEST, f"torn or not JSON ({error})", removal) from error
     if not whole:
-        raise corrupt(key, MANIFEST, "does not match its own checksum")
+        raise corrupt(key, MANIFEST, "does not match its own checksum", removal)
     if manifest["format"] > MANIFEST_FORMAT:
         raise StoreError(
             f"artefact {key}: format {manifest['format']} is newer than {MANIFEST_FORMAT}; update gkd_bench"
         )
     if manifest["key"] != key:
-        raise corrupt(key, MANIFEST, f"belongs to {manifest['key']}")
+        raise corrupt(key, MANIFEST, f"belongs to {manifest['key']}", removal)
     return manifest
 
 
@@ -111,10 +111,10 @@ def file_problem(content: bytes | None, expected: Mapping[str, Any]) -> str | No
     return None
 
 
-def corrupt(key: str, name: str, problem: str) -> StoreError:
-    """The error for a broken file of an artefact, with what to do next."""
-    advice = "discard_corrupt(key) removes the artefact; running the sweep again recomputes it"
-    return StoreError(f"artefact {key}, file {name}: {problem}; {advice}")
+def corrupt(key: str, name: str, problem: str, removal: str) -> StoreError:
+    """The error for a broken file of an artefact; ``removal``: shell command that removes the artefact."""
+    advice = "delete the artefact's folder and run the sweep again, which recomputes it"
+    return StoreError(f"artefact {key}, file {name}: {problem}; {advice}: {removal}")
 
 
 def sha256(content: bytes) -> str:

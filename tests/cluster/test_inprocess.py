@@ -37,7 +37,7 @@ def test_wait_runs_what_the_stages_need_and_nothing_else(engine: InProcessEngine
     assert [runs(tmp_path, stage.key) for stage in (teacher, distill, other)] == [1, 1, 0]
 
 
-def test_failure_is_returned_and_does_not_stop_the_others(engine: InProcessEngine) -> None:
+def test_failure_is_returned_and_does_not_stop_the_others(engine: InProcessEngine, tmp_path: Path) -> None:
     bad, good = node(fail="NaN loss"), node(seed=1)
     child = node("evaluate", {"model": bad})
     engine.submit([bad, good, child])
@@ -46,7 +46,17 @@ def test_failure_is_returned_and_does_not_stop_the_others(engine: InProcessEngin
     for key in (bad.key, child.key):
         assert isinstance(results[key], StageError)
         assert "ValueError: NaN loss" in str(results[key])
-    assert "Traceback" in engine.snapshot().failures[0].traceback
+    report = tmp_path / "failures" / f"{bad.key}.txt"
+    assert f"(traceback: {report})" in str(results[bad.key])
+    assert "fake_stages.py" in report.read_text() and "ValueError: NaN loss" in report.read_text()
+    assert [path.name for path in report.parent.iterdir()] == [report.name]
+
+
+def test_folder_that_takes_no_traceback_does_not_hide_the_failure(engine: InProcessEngine, tmp_path: Path) -> None:
+    (tmp_path / "failures").write_text("a file, where the folder should be")
+    bad = node(fail="NaN loss")
+    engine.submit([bad])
+    assert "NaN loss" in str(engine.wait([bad.key])[bad.key])
 
 
 def test_stored_stages_are_not_run_again(engine: InProcessEngine, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ STAGE = RunningStage(
     "k", "distill chase_db1 gkd seed 0", "distill", "g", 3, 10, 30, 100, 3.5, 12.0, {"val/dice": 0.71234}
 )
 SNAPSHOT = Snapshot(
-    {"done": 4, "cached": 2, "running": 1, "waiting": 3, "failed": 1}, (STAGE,), (GroupState("g", 1, "k", 0.0),)
+    {"done": 4, "cached": 2, "running": 1, "waiting": 3, "failed": 1}, (STAGE,), (GroupState("g", 1, "k"),)
 )
-SEARCH = SearchStatus(done=5, total=20, best=0.7421, label="trials")
+SEARCH = SearchStatus(done=5, total=20, best=0.7421)
 
 
 def console(terminal: bool) -> tuple[Console, io.StringIO]:

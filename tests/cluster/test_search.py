@@ -55,7 +55,7 @@ def test_interrupted_study_proposes_what_the_undisturbed_one_proposes(tmp_path: 
         play(part, 1)
         part.ask()  # begun, never ended
     assert study(tmp_path, "parts", sampler=sampler).finished() == whole
-    assert len(whole) == (7 if sampler == "grid" else 8)  # 3 x 2 grid points and the default
+    assert len(whole) == (6 if sampler == "grid" else 8)  # 3 x 2 grid points
 
 
 def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Path) -> None:
@@ -75,8 +75,9 @@ def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Pa
 
 
 def test_trial_zero_is_the_default_where_it_fits(tmp_path: Path) -> None:
+    on_grid = {**SPACE, "methods.gkd.cross": Range(low=0.03, high=3.0, log=True)}  # 3 points, the middle one is 0.3
     for sampler in SAMPLERS:
-        trial = study(tmp_path, sampler, sampler=sampler).ask()
+        trial = study(tmp_path, sampler, space=on_grid, sampler=sampler).ask()
         assert trial is not None and trial.params == DEFAULT
     outside = study(tmp_path, "outside", space={"methods.gkd.cross": Range(low=0.5, high=1.0)}).ask()
     assert outside is not None and outside.params != {"methods.gkd.cross": 0.3}
@@ -92,6 +93,33 @@ def test_grid_visits_every_point_once_and_ends(tmp_path: Path) -> None:
         grid.tell(trial.number, "complete", 0.0)
     assert points[0] == (1.0, 2)
     assert sorted(points) == [(a, b) for a in (0.01, pytest.approx(0.1), 1.0) for b in (1, 2)]
+
+
+def visited(study: Study, path: str) -> list[float | int | str | bool]:
+    """The values of one parameter of all trials, in their order."""
+    while (trial := study.ask()) is not None:
+        study.tell(trial.number, "complete", 0.0)
+    return [trial.params[path] for trial in study.finished()]
+
+
+def test_default_beside_the_grid_takes_no_point_of_it(tmp_path: Path) -> None:
+    space: dict[str, Range | Choice] = {"a": Range(low=0.0, high=1.0, points=3)}
+    for default in (0.3, 0.5):
+        grid = Study(
+            "s", space, settings(sampler="grid", trials=3), 0, RecordLog(tmp_path / str(default)), {"a": default}
+        )
+        assert sorted(visited(grid, "a")) == [0.0, 0.5, 1.0]
+
+
+def test_default_that_is_a_grid_point_but_for_rounding_is_that_point(tmp_path: Path) -> None:
+    space: dict[str, Range | Choice] = {"a": Range(low=0.001, high=1.0, log=True, points=4)}
+    for default in (0.01, 0.1, 1.0):  # the computed points are 0.009999999999999998 and 0.09999999999999998
+        grid = Study(
+            "s", space, settings(sampler="grid", trials=4), 0, RecordLog(tmp_path / str(default)), {"a": default}
+        )
+        points = visited(grid, "a")
+        assert points[0] == default
+        assert sorted(points) == [pytest.approx(point) for point in (0.001, 0.01, 0.1, 1.0)]
 
 
 def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
@@ -167,6 +195,48 @@ def test_no_trial_starts_after_the_time_is_over(tmp_path: Path) -> None:
     assert run.ask() is not None
     now[0] = 61.0
     assert run.ask() is None
+
+
+def out_of_time(path: Path, **changes: Any) -> Study:
+    """A study whose time is over after two of eight trials."""
+    now = [0.0]
+    run = Study("s", SPACE, settings(minutes=1.0, **changes), 0, RecordLog(path / "j"), clock=lambda: now[0])
+    play(run, 2)
+    now[0] = 61.0
+    assert run.ask() is None
+    return run
+
+
+def again(path: Path, **changes: Any) -> Study:
+    return Study("s", SPACE, settings(**{"minutes": 1.0, **changes}), 0, RecordLog(path / "j"))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_study_whose_time_is_over_has_ended_for_the_next_run_too(tmp_path: Path, sampler: str) -> None:
+    run = out_of_time(tmp_path, sampler=sampler)
+    for study in (run, again(tmp_path, sampler=sampler)):
+        assert (study.remaining, study.size, study.ask()) == (0, 2, None)
+        assert len(study.finished()) == 2
+    ends = [record for record in RecordLog(tmp_path / "j").read() if record["record"] == "study_end"]
+    assert [(end["trials"], end["minutes"]) for end in ends] == [(8, 1.0)]
+
+
+@pytest.mark.parametrize(("changes", "left"), [({"trials": 9}, 7), ({"minutes": 2.0}, 6), ({"minutes": None}, 6)])
+def test_more_trials_or_minutes_open_a_study_whose_time_was_over(
+    tmp_path: Path, changes: dict[str, Any], left: int
+) -> None:
+    out_of_time(tmp_path)
+    assert again(tmp_path, **changes).remaining == left
+    assert again(tmp_path, **changes).ask() is not None
+    for fewer in ({"trials": 7}, {"minutes": 0.5}):
+        assert again(tmp_path / "fewer", **fewer).remaining > 0
+        assert again(tmp_path, **fewer).remaining == 1  # the one begun above, never ended
+
+
+def test_study_whose_trials_all_ran_is_not_marked_as_out_of_time(tmp_path: Path) -> None:
+    play(again(tmp_path))
+    assert again(tmp_path).ask() is None
+    assert all(record["record"] != "study_end" for record in RecordLog(tmp_path / "j").read())
 
 
 def test_journal_is_flat_records(tmp_path: Path) -> None:

@@ -3,11 +3,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gkd_bench.cluster.session import ENVIRONMENT, missing_resources, needed_resources, prepare_environment
+from gkd_bench.cluster import session
+from gkd_bench.cluster.session import (
+    ENVIRONMENT,
+    RaySession,
+    missing_resources,
+    needed_resources,
+    prepare_environment,
+)
 from gkd_bench.config.schema import Compute, Pool
+from gkd_bench.errors import ClusterError
 
 
 def test_needs_are_those_of_all_groups_and_a_tenth_of_a_cpu_per_trial() -> None:
@@ -48,3 +58,27 @@ print([name for name in ("ray", "torch", "optuna", "mlflow", "numpy") if name in
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "[]"
+
+
+def test_session_whose_ray_has_no_dashboard_is_refused_with_advice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepare_environment(local=True)
+    import ray
+    import ray.util.state
+
+    asked: list[str] = []
+
+    def no_answer(address: str, **options: object) -> None:
+        asked.append(address)
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(session, "DASHBOARD_SECONDS", 0.6)  # asks twice
+    monkeypatch.setattr(session.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    monkeypatch.setattr(ray.util.state, "list_actors", no_answer)
+    with pytest.raises(ClusterError, match=r"refused.*ray\[default\].*include_dashboard=True"), RaySession(Compute()):
+        pytest.fail("the session was opened")
+    assert asked == ["10.0.0.1:6379"] * len(asked) and len(asked) >= 2
+    assert not tmp_path.exists()

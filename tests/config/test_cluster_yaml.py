@@ -60,6 +60,13 @@ def test_every_start_uses_the_token_and_the_dashboard_stays_on_loopback(config: 
     assert "0.0.0.0" not in CLUSTER.read_text()
 
 
+def test_commands_on_the_head_name_the_running_ray() -> None:
+    """Without it, a command that Ray executes there would start a second, single-machine Ray."""
+    commands = [line for line in CLUSTER.read_text().splitlines() if "ray exec cluster.yaml" in line]
+    assert any("gkd-bench sweep" in line for line in commands)
+    assert all("RAY_ADDRESS=auto gkd-bench" in line for line in commands)
+
+
 def test_machines_run_in_a_security_group_of_the_user(config: dict[str, Any]) -> None:
     """Without one, Ray makes a group that lets the whole world try ssh."""
     for node_type in config["available_node_types"].values():

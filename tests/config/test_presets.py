@@ -25,6 +25,14 @@ def test_paper_like_follows_the_public_code(load: Load) -> None:
         assert (training.optimiser.lr, training.optimiser.schedule) == (3e-3, "step")
 
 
+def test_paper_like_starts_the_warm_student_low(load: Load) -> None:
+    stages = load(preset="paper_like").sweep.stages
+    assert stages.distill.student_init == "baseline"
+    assert (stages.distill.optimiser.lr, stages.distill.optimiser.schedule) == (3e-4, "step")
+    assert (stages.distill.optimiser.name, stages.distill.batch) == ("adam", 32)
+    assert stages.alignment.patience == 0
+
+
 def test_preset_does_not_choose_a_method_that_the_file_leaves_out(load: Load) -> None:
     chosen = load(preset="paper_like", methods={"kd": {}}).sweep.methods.chosen()
     assert set(chosen) == {"scratch", "kd"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_every_sweep_file_says_how_to_run_it_how_long_and_what_to_expect(path: P
     head = path.read_text().split("\nname:")[0]
     for word in ("Run it:", "Takes:", "Shows:", "Expect:", f"python -m gkd_bench.sweep sweeps/{path.name}"):
         assert word in head
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_sweep_file_leaves_its_expected_result_open(path: Path) -> None:
+    assert "to be filled" not in path.read_text()
+
+
+def test_readme_has_no_open_places() -> None:
+    assert re.findall(r"@[A-Z]+@", (SWEEPS.parent / "README.md").read_text(encoding="utf-8")) == []
 
 
 def test_quickstart_needs_no_data_and_no_gpu() -> None:

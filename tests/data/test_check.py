@@ -70,6 +70,16 @@ def test_subject_without_a_split_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
     assert open_reader("phantom_dim").problems() == ["subject 12 is in no split"]
 
 
+def test_check_reports_grey_labels(layout: Layout, tmp_path: Path) -> None:
+    root = layout("hrf")
+    spoil_labels(root, lambda label: np.where(label > 0, 255, 100).astype(np.uint8))
+    report = check_domains(["hrf"], root, Prepare(), tmp_path / "out")
+    assert not report.ok
+    assert len(report.domains[0].problems) == 2
+    assert all("neither dark nor bright" in line for line in report.domains[0].problems)
+    assert "neither dark nor bright" in report.text()
+
+
 def test_preflight_collects_the_errors_of_all_domains(layout: Layout) -> None:
     root = layout("stare")
     image = open_reader("stare", root).images()[0].image

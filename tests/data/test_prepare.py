@@ -88,7 +88,7 @@ def test_arrays_are_padded_but_images_have_their_own_size(
     reader = open_reader("hrf", root)
     for path in reader.images()[0].files():
         with Image.open(path) as picture:
-            enlarged = picture.resize((90, 78))
+            enlarged = picture.resize((90, 78), Image.Resampling.NEAREST)
         enlarged.save(path, "JPEG" if path.suffix.lower() == ".jpg" else "TIFF")
     domain = prepare_domain("hrf", root, PLAIN, tmp_path / "cache")
     train = domain.source_splits().train
@@ -194,6 +194,24 @@ def test_memo_of_digests_survives_damage_and_notices_changed_files(tmp_path: Pat
     assert fingerprint("drive", root, Prepare(), memo) != first
 
 
+def test_fingerprint_without_a_memo_writes_nothing(
+    tmp_path: Path, layout: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = layout("drive")
+    monkeypatch.chdir(tmp_path)
+
+    def tree() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))}
+
+    before = tree()
+    with monkeypatch.context() as guarded:
+        guarded.setattr(Path, "mkdir", None)
+        guarded.setattr(os, "replace", None)
+        key = fingerprint("drive", root, PLAIN)
+    assert tree() == before
+    assert prepare_domain("drive", root, PLAIN, tmp_path / "cache").manifest.fingerprint == key
+
+
 # ---------------------------------------------------------------- the cache
 
 
@@ -258,6 +276,11 @@ def test_changed_array_fails_verification_only(phantom: PreparedDomain, tmp_path
     open_prepared(cache, "phantom_clear", phantom.manifest.fingerprint)
     with pytest.raises(StoreError, match=r"labels\.npy does not match its checksum"):
         open_prepared(cache, "phantom_clear", phantom.manifest.fingerprint, verify=True)
+    assert prepare_domain("phantom_clear", None, Prepare(), cache) == open_prepared(
+        cache, "phantom_clear", phantom.manifest.fingerprint
+    )
+    with pytest.raises(StoreError, match=r"labels\.npy does not match its checksum"):
+        prepare_domain("phantom_clear", None, Prepare(), cache, verify=True)
 
 
 @pytest.mark.parametrize("damage", ["no folder", "torn manifest", "no array"])

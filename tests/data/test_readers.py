@@ -98,9 +98,56 @@ def test_empty_label_is_a_problem(layout: Layout) -> None:
     assert any("no vessel pixel" in line for line in reader.problems())
 
 
+@pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("name", FILE_DOMAINS)
-def test_missing_folder_and_missing_root_are_one_line(name: str, tmp_path: Path) -> None:
-    assert len(open_reader(name, tmp_path).problems()) == 1
+def test_missing_files_do_not_hide_torn_ones(name: str, deep: bool, layout: Layout) -> None:
+    reader = open_reader(name, layout(name))
+    first, second, third = reader.images()[:3]
+    assert first.image and first.label and second.label and third.image
+    first.image.unlink()
+    for path in (first.label, second.label):  # one beside the missing file, one of another image
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if deep else 4])
+    third.image.write_bytes(b"")
+    lines = reader.problems(deep)
+    assert len(lines) == 4, lines
+    assert lines[0].lower() == f"{first.image}: file is missing".lower()  # HRF's ending may be either
+    for path, line in zip((first.label, second.label, third.image), lines[1:], strict=True):
+        assert line.startswith(f"{path}: unreadable (")
+
+
+def test_gzip_file_with_damaged_content_is_listed(layout: Layout) -> None:
+    reader = open_reader("stare", layout("stare"))
+    path = reader.images()[0].image
+    assert path is not None and path.suffix == ".gz"
+    content = bytearray(path.read_bytes())
+    content[15:60] = b"\xff" * 45
+    path.write_bytes(bytes(content))
+    (line,) = reader.problems()
+    assert str(path) in line and "unreadable" in line
+    assert len(reader.problems(deep=False)) == 1
+
+
+@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize("name", FILE_DOMAINS)
+def test_missing_folder_lists_the_files_that_belong_there(name: str, deep: bool, tmp_path: Path) -> None:
+    reader = open_reader(name, tmp_path)
+    lines = reader.problems(deep)
+    assert lines[0] == f"{tmp_path / reader.card.folder}: folder is missing"
+    assert lines[1:] == [f"{path}: file is missing" for raw in reader.images() for path in raw.files()]
+    assert len(lines) > COUNTS[name] * 2
+
+
+def test_long_lists_of_problems_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = open_reader("hrf", tmp_path)
+    images = reader.images()
+    monkeypatch.setattr(reader, "images", lambda: images[:1] * 100)
+    lines = reader.problems()
+    assert len(lines) == 201
+    assert lines[-1] == "and 146 more"
+
+
+@pytest.mark.parametrize("name", FILE_DOMAINS)
+def test_missing_root_is_one_line(name: str) -> None:
     (problem,) = open_reader(name, None).problems()
     assert "data root" in problem
 
@@ -110,9 +157,34 @@ def test_grey_mask_is_thresholded_at_half_not_above_zero(layout: Layout) -> None
     raw = reader.images()[0]
     before = reader.read(raw).label
     assert raw.label is not None
-    noisy = np.where(before, 200, 90).astype(np.uint8)
+    noisy = np.where(before, 200, 60).astype(np.uint8)
     Image.fromarray(noisy).save(raw.label)
     assert np.array_equal(reader.read(raw).label, before)
+
+
+def test_grey_label_is_a_problem_that_tells_its_share(layout: Layout) -> None:
+    reader = open_reader("hrf", layout("hrf"))
+    raw = reader.images()[0]
+    before = reader.read(raw).label
+    assert raw.label is not None
+    vessels = np.where(before, 255, 0).astype(np.uint8)
+    vessels[:10] = 128  # 10 of 52 rows
+    Image.fromarray(vessels).save(raw.label)
+    (line,) = reader.problems()
+    assert str(raw.label) in line
+    assert "19.2% of the pixels are neither dark nor bright (at most 1% may be grey)" in line
+    with pytest.raises(DataError, match="neither dark nor bright"):
+        reader.read(raw)
+
+
+def test_few_grey_pixels_in_a_label_are_allowed(layout: Layout) -> None:
+    reader = open_reader("hrf", layout("hrf"))
+    raw = reader.images()[0]
+    assert raw.label is not None
+    vessels = np.where(reader.read(raw).label, 255, 0).astype(np.uint8)
+    vessels[0, :31] = 128  # of 3120 pixels
+    Image.fromarray(vessels).save(raw.label)
+    assert reader.problems() == []
 
 
 def test_drive_test_images_join_when_their_labels_exist(layout: Layout) -> None:

@@ -92,6 +92,15 @@ def test_the_two_networks_may_have_vectors_of_different_length() -> None:
     assert inter_loss(vectors(dim=8), vectors(dim=5)).item() > 0
 
 
+def test_edges_are_computed_in_full_precision_under_autocast() -> None:
+    teacher = vectors(seed=1).float()
+    student = teacher + 1e-3 * vectors(seed=2).float()
+    exact = inter_loss(teacher, student).item(), intra_loss(teacher, student).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = inter_loss(teacher, student).item(), intra_loss(teacher, student).item()
+    assert mixed == pytest.approx(exact, rel=1e-6)
+
+
 def test_standardising_keeps_cosine_graphs_from_collapsing() -> None:
     """A common offset makes every cosine 1 and both losses vanish; minus mean, over deviation, they are back."""
     offset = 20.0

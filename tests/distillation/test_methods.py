@@ -172,12 +172,12 @@ def test_dropped_teacher_skips_make_q1_depend_on_the_vector_alone(
     assert torch.allclose(*without)
 
 
-def test_view_passes_leave_the_students_running_statistics_alone_when_frozen(
+def test_passes_of_views_and_rebuilt_features_leave_the_running_statistics_alone_when_frozen(
     student: SegmentationNetwork, guides: Guides, batch: Batch
 ) -> None:
     def statistics_after(choice: str) -> dict[str, torch.Tensor]:
         copied = copy.deepcopy(student).train()
-        build_method("gkd", guides, view_statistics=choice, cross=0.0).terms(copied, own(copied, batch), batch)
+        build_method("gkd", guides, view_statistics=choice).terms(copied, own(copied, batch), batch)
         return {key: value for key, value in copied.state_dict().items() if "running_mean" in key}
 
     plain = copy.deepcopy(student).train()

@@ -56,8 +56,8 @@ def test_panel_shows_image_label_and_overlay_side_by_side() -> None:
     image, label = np.full((60, 80), 90, np.uint8), np.zeros((60, 80), bool)
     label[10:20] = True
     panel = pictures.panel(image, label, label, "hrf -> stare: Dice 1.000")
-    assert panel.shape == (22 + 60, 3 * 80 + 8, 3)
-    assert (panel[22:, :80] == 90).all()
+    assert panel.shape == (22 + 60 + 22, 3 * 80 + 8, 3)
+    assert (panel[22:82, :80] == 90).all()
     assert (panel[22 + 10 : 22 + 20, 84:164] == 255).all()
     assert (panel[22 + 10 : 22 + 20, 168:] == pictures.TRUE_POSITIVE).all()
     assert panel[:22].max() > 128
@@ -65,24 +65,18 @@ def test_panel_shows_image_label_and_overlay_side_by_side() -> None:
 
 def test_panel_is_resized_to_the_asked_height() -> None:
     image, mask = np.zeros((60, 90), np.uint8), np.zeros((60, 90), bool)
-    assert pictures.panel(image, mask, mask, height=30).shape == (22 + 30, 3 * 45 + 8, 3)
+    assert pictures.panel(image, mask, mask, height=30).shape == (22 + 30 + 22, 3 * 45 + 8, 3)
 
 
-def test_contact_sheet_places_panels_of_different_sizes_without_overlap() -> None:
-    panels = [np.full((height, 50, 3), value, np.uint8) for height, value in ((40, 100), (20, 150), (30, 200))]
-    sheet = pictures.contact_sheet(panels, columns=2)
-    assert sheet.shape == (2 * 44 + 22, 2 * 54, 3)
-    for (top, left), panel in zip([(0, 0), (0, 54), (44, 0)], panels, strict=True):
-        assert (sheet[top : top + panel.shape[0], left : left + 50] == panel).all()
-
-
-def test_contact_sheet_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs panels"):
-        pictures.contact_sheet([])
+def test_panel_explains_its_colours_unless_told_not_to() -> None:
+    image, mask = np.zeros((50, 140), np.uint8), np.zeros((50, 140), bool)
+    panel, bare = pictures.panel(image, mask, mask, "x"), pictures.panel(image, mask, mask, "x", legend=False)
+    assert (panel[-22:] == pictures.legend_strip(panel.shape[1])).all()
+    assert (panel[:-22] == bare).all()
 
 
 def test_legend_shows_every_colour() -> None:
-    strip = pictures.legend(400)
+    strip = pictures.legend_strip(420)
     for _, colour in pictures.LEGEND:
         assert (strip == colour).all(axis=2).any()
 

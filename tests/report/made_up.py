@@ -13,6 +13,7 @@ import numpy as np
 DOMAINS = ("chase_db1", "hrf", "stare")
 METHODS = ("teacher", "scratch", "kd", "gkd")
 SEEDS = (0, 1, 2)
+STATES = ("complete", "pruned", "failed", "complete")
 LEVEL = {"teacher": 0.80, "scratch": 0.70, "kd": 0.71, "gkd": 0.74}
 KIND = {"teacher": "teacher", "scratch": "distill", "kd": "distill", "gkd": "distill"}
 METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy", "auc")
@@ -36,7 +37,7 @@ def metrics(level: float) -> Record:
 
 
 def evaluations(rng: np.random.Generator) -> Iterator[Record]:
-    """Two subjects with two images each on every target, pooled scores, and FSD in three spaces."""
+    """Two subjects with two images each on every target, pooled scores, and FSD in four spaces."""
     for method, source, target, seed in product(METHODS, DOMAINS, DOMAINS, SEEDS):
         labels = base("evaluate", method, source, target, seed)
         level = LEVEL[method] - 0.1 * (source != target)
@@ -44,10 +45,10 @@ def evaluations(rng: np.random.Generator) -> Iterator[Record]:
             score = metrics(level + float(rng.normal(0, 0.01)))
             yield {**labels, "record": "image", "subject": subject, "image": image, **score}
         yield {**labels, "record": "pooled", "subjects": 2, "images": 4, **metrics(level)}
-        for space, value in (("aligned", 0.3), ("bottleneck", 5.3), ("random_header", 3.7)):
+        for space, value in (("aligned", 0.3), ("aligned_own", 2.9), ("bottleneck", 5.3), ("random_header", 3.7)):
             distance = value * (1 + (source != target)) + float(rng.normal(0, 0.01))
             sizes = {"n_a": 400, "n_b": 380, "dim": 64}
-            bounds = {"low": distance - 0.05, "high": distance + 0.05, "floor": 0.1}
+            bounds = {"low": distance - 0.05, "high": distance + 0.05, "floor": 0.1, "floor_high": 0.15}
             yield {**labels, "record": "fsd", "use": "domain", "space": space, "value": distance, **bounds, **sizes}
 
 
@@ -72,12 +73,14 @@ def checks() -> Iterator[Record]:
 
 def trials(number: int = 4) -> Iterator[Record]:
     for source, place in product(DOMAINS, range(number)):
-        study, state = f"{source}/gkd", "PRUNED" if place == 1 else "COMPLETE"
+        study, state = f"{source}/gkd", STATES[place % len(STATES)]
+        value = 0.6 + 0.01 * place if state == "complete" else None
+        cause = "its loss is not finite" if state == "failed" else ""
         params = json.dumps({"methods.gkd.intra": 0.1 * (place + 1), "methods.gkd.cross": 0.3})
         key = key_of("trial", source, place)
         labels = {**base("distill", "gkd", source, None, 0, "val"), "key": key, "trial": place}
         yield {**labels, "record": "trial", "study": study, "number": place, "params": params, "state": state,
-               "value": 0.6 + 0.01 * place}  # fmt: skip
+               "value": value, "cause": cause}  # fmt: skip
         for epoch in (1, 2):
             yield {**labels, "record": "epoch", "epoch": epoch, "val/dice": 0.5 + 0.01 * epoch}
 

@@ -89,6 +89,7 @@ def test_sweep_that_scored_nothing_yet_still_has_its_tables(made_up: list[Record
     records = SweepRecords.from_dicts(unscored, sources=("hrf",), targets=("stare",))
     triple = file_tables(records)["triple"]
     assert [cell.value for cell in triple.rows[0]] == ["hrf", "stare", None, None]
+    assert "n = 0 seeds" in triple.caption
     assert {table.name for table in page_tables(records)} == {"triple", "health", "search", "cost"}
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import random
+from typing import get_args
 
 import pytest
 
+from gkd_bench.cluster.search import TrialState
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.runs import (
     NODE_TAG,
@@ -52,9 +54,24 @@ def test_trial_shows_parameters_objective_and_how_it_ended(sweep_records: SweepR
     stopped = named(children, "trial hrf/gkd 1")
     assert (stopped.status, stopped.identity) == ("KILLED", "hrf/gkd/1")
     assert stopped.params == {"methods.gkd.intra": "0.2", "methods.gkd.cross": "0.3"}
-    assert stopped.finals == {"objective": pytest.approx(0.61)}
+    assert stopped.finals == {}
     assert [point.epoch for point in stopped.curves] == [1, 2]
-    assert named(children, "trial hrf/gkd 0").status == "FINISHED"
+    complete = named(children, "trial hrf/gkd 0")
+    assert (complete.status, complete.finals) == ("FINISHED", {"objective": pytest.approx(0.6)})
+
+
+def test_failed_trial_is_a_failed_run_that_says_why(sweep_records: SweepRecords) -> None:
+    children = child_runs(sweep_records)
+    failed = named(children, "trial hrf/gkd 2")
+    assert (failed.status, failed.tags["gkd.state"]) == ("FAILED", "failed")
+    assert failed.tags["gkd.cause"] == "its loss is not finite"
+    assert "gkd.cause" not in named(children, "trial hrf/gkd 1").tags
+
+
+@pytest.mark.parametrize("state", get_args(TrialState))
+def test_every_way_a_search_ends_a_trial_ends_its_run(made_up: list[Record], state: str) -> None:
+    trials = [{**record, "state": state} for record in made_up if record["record"] == "trial"]
+    assert "RUNNING" not in {child.status for child in child_runs(SweepRecords.from_dicts(trials))}
 
 
 def test_settings_of_a_stage_become_flat_parameters(sweep_records: SweepRecords) -> None:
@@ -110,7 +127,7 @@ def test_parent_has_the_headline_of_every_cell(sweep_records: SweepRecords) -> N
 def test_note_opens_with_the_answer_and_is_never_cut(sweep_records: SweepRecords) -> None:
     note = parent_note(sweep_records)
     assert note.startswith(
-        "**Mean Dice (field of view) over 6 foreign source -\\> target pairs, n = 3 seeds: teacher 0.7"
+        "**Mean Dice (field of view) over 6 foreign source -\\> target pairs, n = 18 (source, target, seed) rows"
     )
     assert "student alone" in note
     assert len(note) < 8000
@@ -128,5 +145,6 @@ def test_files_of_the_sweep_and_the_tag_that_makes_tables_of_them(sweep_records:
     tags = sweep_tags(sweep_records, origin, list(files))
     listed = [entry["path"] for entry in json.loads(tags["mlflow.loggedArtifacts"])]
     assert "tables/triple.json" in listed
+    assert {path.replace("tables/", "csv/").replace(".json", ".csv") for path in listed} <= set(files)
     assert set(listed) <= set(files)
     assert tags["gkd.data.stare"] == "abc"

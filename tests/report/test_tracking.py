@@ -58,9 +58,9 @@ def backend(fresh: Backend, first_connections: list[tuple[int, str]]) -> Backend
 
 @pytest.fixture(scope="module")
 def small(made_up: list[Record]) -> list[Record]:
-    """One source, two seeds, two trials."""
+    """One source, two seeds, a trial of every state."""
     kept = [record for record in made_up if record["source"] == "hrf" and record["seed"] < 2]
-    return [record for record in kept if record.get("trial") in (None, 0, 1)]
+    return [record for record in kept if record.get("trial") in (None, 0, 1, 2)]
 
 
 def client_of(backend: Backend) -> Any:
@@ -98,7 +98,7 @@ def test_written_sweep_reads_back_as_parent_and_children(small: list[Record], ba
     runs = client.search_runs([tracked.experiment_id], max_results=1000)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == tracked.run_id]
     assert tracked.warning is None
-    assert len(runs) == tracked.written == 1 + len(children) == 1 + 4 * 2 + 2
+    assert len(runs) == tracked.written == 1 + len(children) == 1 + 4 * 2 + 3
     (child,) = [run for run in children if run.info.run_name == "distill gkd hrf seed 1"]
     assert child.data.metrics["test/stare/dice"] == pytest.approx(0.64, abs=0.05)
     history = client.get_metric_history(child.info.run_id, "val/dice")
@@ -107,7 +107,7 @@ def test_written_sweep_reads_back_as_parent_and_children(small: list[Record], ba
     ]
     assert child.info.end_time - child.info.start_time == 13_500
     states = {run.data.tags["gkd.trial"]: run.info.status for run in children if "gkd.trial" in run.data.tags}
-    assert states == {"hrf/gkd/0": "FINISHED", "hrf/gkd/1": "KILLED"}
+    assert states == {"hrf/gkd/0": "FINISHED", "hrf/gkd/1": "KILLED", "hrf/gkd/2": "FAILED"}
 
 
 def test_parent_opens_on_its_note_and_carries_tables_and_pictures(

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.writer import ReportFiles, write_report
+from gkd_bench.report.tables import fsd_matrix, matrix
+from gkd_bench.report.writer import ReportFiles, page_tables, write_report
 
-from .made_up import Record
+from .made_up import METHODS, Record
 
 PNG = b"\x89PNG made up"
 YAML = "name: made_up\nnote: '```'\n"
@@ -21,10 +23,27 @@ def write(records: SweepRecords, out: Path) -> ReportFiles:
 def test_report_has_its_files_and_nothing_half_written(sweep_records: SweepRecords, tmp_path: Path) -> None:
     files = write(sweep_records, tmp_path)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    tables = {f"{name}.csv" for name in ("dice", "fsd", "triple", "health", "trials", "cost")}
+    names = ["dice", "fsd", "triple", "health", "trials", "cost", "search", "fsd_domain"]
+    names += [f"matrix_{metric}_{method}" for metric in ("dice", "fsd") for method in METHODS]
+    tables = {f"{name}.csv" for name in names}
     assert found == {"report.md", "sweep.yaml", "overlays/gkd-hrf-stare.png", "overlays/b.png"} | tables
     assert files.pictures["b.png"].read_bytes() == PNG
     assert files.sweep.read_text() == YAML
+
+
+def test_every_table_of_the_page_is_a_csv_file_with_the_same_numbers(
+    sweep_records: SweepRecords, tmp_path: Path
+) -> None:
+    files = write(sweep_records, tmp_path)
+    assert {table.name for table in page_tables(sweep_records)} <= set(files.tables)
+    for name, table in (("dice", matrix(sweep_records, method="kd")), ("fsd", fsd_matrix(sweep_records, method="kd"))):
+        frame = pd.read_csv(files.tables[f"matrix_{name}_kd"], comment="#", index_col="source")
+        assert frame.at["hrf", "stare"] == pytest.approx(table.rows[1][3].value, abs=1e-5)
+
+
+def test_failed_trial_says_why_in_the_file_of_trials(sweep_records: SweepRecords, tmp_path: Path) -> None:
+    frame = pd.read_csv(write(sweep_records, tmp_path).tables["trials"], comment="#").set_index(["study", "number"])
+    assert tuple(frame.loc[("hrf/gkd", 2), ["state", "cause"]]) == ("failed", "its loss is not finite")
 
 
 def test_every_table_file_states_command_seeds_and_machine(sweep_records: SweepRecords, tmp_path: Path) -> None:

@@ -84,7 +84,6 @@ def test_published_artefact_comes_back_equal(store: Store) -> None:
     assert sorted(artefact.files()) == ["note.txt", "overlays/01.png"]
     assert artefact.bytes("overlays/01.png") == b"\x89PNG"
     assert [r["val/dice"] for r in artefact.records()] == [0.5, None]
-    assert artefact.tensor_names() == ["network"]
     state = artefact.tensors("network")
     assert torch.equal(state["weight"], torch.ones(3, 4))
     assert torch.equal(state["tied"], torch.ones(3, 4))
@@ -104,7 +103,7 @@ def test_module_state_survives_bit_for_bit(store: Store) -> None:
 
 def test_empty_draft_is_an_artefact(store: Store) -> None:
     artefact = store.publish(node(), Draft())
-    assert (artefact.files(), artefact.tensor_names(), artefact.records(), artefact.summary) == ([], [], [], {})
+    assert (artefact.files(), artefact.records(), artefact.summary) == ([], [], {})
 
 
 def test_missing_artefact_says_key_and_advice(store: Store) -> None:
@@ -233,6 +232,28 @@ def test_damaged_artefact_is_discarded_and_a_whole_one_kept(local: LocalStore) -
     assert artefact.verify() == ["network.safetensors: does not match its checksum"]
     assert local.discard_corrupt(node().key)
     assert not local.has(node().key)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "network.safetensors"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_error_of_a_damaged_artefact_gives_the_command_that_lets_the_sweep_go_on(
+    tmp_path: Path, name: str, verify: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local = LocalStore(Path("my store"))  # a relative path, with a blank
+    local.publish(node(), draft())
+    local.publish(node(1), draft())
+    path = next(local.root.rglob(f"{node().key}/{name}"))
+    path.write_bytes(_flip(path.read_bytes()))
+    with pytest.raises(StoreError) as caught:
+        local.get(node().key, verify=verify).tensors("network")
+    advice, separator, folder = str(caught.value).partition("rm -r ")
+    assert separator and "run the sweep again" in advice
+    monkeypatch.chdir("/")
+    subprocess.run(f"rm -r {folder}", shell=True, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert (local.has(node().key), local.has(node(1).key)) == (False, True)
+    assert local.publish(node(), draft()).verify() == []
 
 
 def test_publishing_replaces_a_damaged_artefact(local: LocalStore) -> None:
