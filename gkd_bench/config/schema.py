@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,16 +13,17 @@ from pydantic import (
     model_validator,
 )
 
+from gkd_bench.config.block import Block as Block
+from gkd_bench.config.block import Fraction
+from gkd_bench.config.methods import GkdOptions as GkdOptions
+from gkd_bench.config.methods import KdOptions as KdOptions
+from gkd_bench.config.methods import MethodOptions as MethodOptions
+from gkd_bench.config.methods import Methods as Methods
+from gkd_bench.config.methods import ScratchOptions as ScratchOptions
+from gkd_bench.config.methods import ViewKind as ViewKind
+
 StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "evaluate"]
 STAGE_KINDS: tuple[StageKind, ...] = ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Block(BaseModel):
-    """Base of every block: frozen, no unknown keys, defaults validated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
 
 # ---------------------------------------------------------------- data
 
@@ -212,70 +211,6 @@ class Stages(Block):
     alignment: AlignmentStage = AlignmentStage()
     distill: DistillStage = DistillStage()
     evaluate: EvaluateStage = EvaluateStage()
-
-
-# ---------------------------------------------------------------- methods
-
-ViewKind = Literal["hflip", "vflip", "rot90", "photometric", "noise_blur", "strong"]
-
-
-GuideName = Literal["teacher", "tan", "san"]
-
-
-class MethodOptions(Block):
-    """Base of the options of a method.
-
-    Attributes:
-        guides: frozen networks the method consults; they become inputs of its distill stage.
-    """
-
-    guides: ClassVar[tuple[GuideName, ...]] = ()
-
-
-class ScratchOptions(MethodOptions):
-    """Student alone, continued with cross-entropy for as many steps as the distilled student gets."""
-
-
-class KdOptions(MethodOptions):
-    """Pixel-wise knowledge distillation (Hinton et al. 2015)."""
-
-    guides: ClassVar[tuple[GuideName, ...]] = ("teacher",)
-
-    weight: NonNegativeFloat = 1.0
-    temperature: PositiveFloat = 4.0
-
-
-class GkdOptions(MethodOptions):
-    """DCGD (intra, inter) and DICD (cross)."""
-
-    guides: ClassVar[tuple[GuideName, ...]] = ("teacher", "tan", "san")
-
-    intra: NonNegativeFloat = 0.1
-    inter: NonNegativeFloat = 0.1
-    cross: NonNegativeFloat = 0.3
-    views: tuple[ViewKind, ...] = Field(("photometric", "noise_blur", "strong", "photometric"), min_length=1)
-    graph_loss: Literal["mse", "softmax_kl"] = "mse"
-    graph_temperature: PositiveFloat = 0.1
-    inter_scope: Literal["batch", "views"] = "batch"
-    standardise: bool = True
-    divergence: Literal["kl", "ce", "mse"] = "kl"
-    temperature: PositiveFloat = 1.0
-    teacher_skip_drop: Fraction = 0.0
-    view_statistics: Literal["frozen", "updated"] = Field(
-        "frozen", description="the student's BatchNorm running statistics in passes of views and of rebuilt bottlenecks"
-    )
-
-
-class Methods(Block):
-    """Methods of the sweep, each with its options. ``scratch`` is the fair student-alone row and is always there."""
-
-    scratch: ScratchOptions = ScratchOptions()
-    kd: KdOptions | None = None
-    gkd: GkdOptions | None = None
-
-    def chosen(self) -> dict[str, MethodOptions]:
-        """The methods that the sweep asks for, in table order, with their options."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
 # ---------------------------------------------------------------- search
