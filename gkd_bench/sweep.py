@@ -124,7 +124,7 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
         raise GkdBenchError("\n\n".join([*map(str, errors.values()), advice]))
     for name, error in errors.items():
         console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
-    missing = {name: error.problems[0] for name, error in errors.items()}
+    missing = {name: f"missing or broken, {len(error.problems)} problems" for name, error in errors.items()}
     if dry:
         return Domains({name: f"{name}@{fingerprint(name, root, sweep.data.prepare)}" for name in present}, missing)
     prepared = [prepare_domain(name, root, sweep.data.prepare, cache, verify=True) for name in present]
