@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SWEEP = """
 import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children without
 from pathlib import Path
 from fake_stages import artefact, final_value, node
 from gkd_bench.cluster.ray_engine import Places, RayEngine
