@@ -75,6 +75,18 @@ class Reconstruction(NamedTuple):
     logits: Tensor
 
 
+def vector_moments(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (dim,) float64 each, of vectors (samples, dim), to standardise with.
+
+    Entries that hardly vary get a tenth of the root-mean-square deviation, so that standardising does not blow their
+    noise up (ours); 1 where no entry varies.
+    """
+    deviation, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
+    typical = deviation.square().mean().sqrt()
+    floor = _SMALLEST_DEVIATION * typical if typical > 0 else torch.ones_like(typical)
+    return mean, deviation.clamp(min=float(floor))
+
+
 class SemanticPrior(nn.Module):
     """A frozen autoencoder and the vector part on its bottleneck; what ACT regularises alignment networks with.
 
@@ -127,13 +139,7 @@ class SemanticPrior(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, vectors: Tensor) -> None:
-        """Set ``v_mu`` and ``v_sd`` from the vectors (samples, dim) of the training masks.
-
-        Entries that hardly vary get a tenth of the root-mean-square deviation, so that standardising does not blow
-        their noise up (ours).
-        """
-        deviation, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
-        typical = deviation.square().mean().sqrt()
-        floor = _SMALLEST_DEVIATION * typical if typical > 0 else torch.ones_like(typical)
+        """Set ``v_mu`` and ``v_sd`` from the vectors (samples, dim) of the training masks; see :func:`vector_moments`."""
+        mean, deviation = vector_moments(vectors)
         self.v_mu.copy_(mean)
-        self.v_sd.copy_(deviation.clamp(min=float(floor)))
+        self.v_sd.copy_(deviation)

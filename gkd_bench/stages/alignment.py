@@ -14,7 +14,7 @@ from gkd_bench.data.tiles import TileSampler, grid_tiles
 from gkd_bench.distillation.act import AlignmentTraining, HostOutputs, host_outputs
 from gkd_bench.networks.alignment import AlignmentNetwork
 from gkd_bench.networks.base import SegmentationNetwork, Skips, count_parameters, foreground_probability
-from gkd_bench.networks.semantic import SemanticPrior
+from gkd_bench.networks.semantic import SemanticPrior, vector_moments
 from gkd_bench.stages import checks
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Loop, Span, Task
@@ -154,9 +154,8 @@ def vector_statistics(parts: Parts, sampler: TileSampler) -> dict[str, Tensor]:
     slices = checks.batches(STATISTICS_TILES)
     with torch.no_grad():
         vectors = [parts.network.encode(parts.host.encode(tiles.images[rows]).bottleneck) for rows in slices]
-    deviation, mean = torch.std_mean(torch.cat(vectors).double(), dim=0, correction=0)
-    typical = deviation.square().mean().sqrt()
-    return {"mu": mean.float(), "sd": deviation.clamp_min(float(0.1 * typical)).float()}
+    mean, deviation = vector_moments(torch.cat(vectors))
+    return {"mu": mean.float(), "sd": deviation.float()}
 
 
 def alignment_health(parts: Parts, held_out: HostOutputs, host: str) -> list[dict[str, Any]]:
