@@ -18,6 +18,10 @@ class MetricInfo:
         high: largest possible value; may be infinite.
         reference: where the formula comes from.
         undefined: when the value is None.
+        unit: unit of the value; empty for shares and counts.
+        decimals: digits after the point in tables.
+        tie: two values that differ by less count as tied; 0 where no difference is too small to matter, or where
+            the size of the values depends on the networks.
     """
 
     name: str
@@ -27,6 +31,9 @@ class MetricInfo:
     high: float
     reference: str
     undefined: str
+    unit: str = ""
+    decimals: int = 3
+    tie: float = 0.005
 
     @property
     def best(self) -> float:
@@ -35,20 +42,60 @@ class MetricInfo:
 
 
 _NO_PIXELS = "no pixel was scored"
+_WORST_DIAGONAL = "never: 0 when both masks are empty, the diagonal of the image when exactly one is"
+_WORST_ZERO = "never: 1 when both masks are empty, 0 when exactly one is"
+
+
+def _share(name: str, title: str, reference: str, undefined: str = _NO_PIXELS) -> MetricInfo:
+    """Card of a metric in [0, 1] of which more is better."""
+    return MetricInfo(name, title, True, 0.0, 1.0, reference, undefined)
+
+
+def _error(name: str, title: str, reference: str, *, tie: float, decimals: int = 3) -> MetricInfo:
+    """Card of a metric of probabilities in [0, 1] of which less is better."""
+    return MetricInfo(name, title, False, 0.0, 1.0, reference, _NO_PIXELS, decimals=decimals, tie=tie)
+
+
+def _distance(name: str, title: str, reference: str, *, tie: float) -> MetricInfo:
+    """Card of a distance between surfaces."""
+    return MetricInfo(name, title, False, 0.0, math.inf, reference, _WORST_DIAGONAL, unit="px", decimals=2, tie=tie)
+
 
 METRICS: dict[str, MetricInfo] = {
     info.name: info
     for info in (
-        MetricInfo("dice", "Dice", True, 0.0, 1.0, "Dice, Ecology 26:297, 1945 (the foreground's F1)", _NO_PIXELS),
-        MetricInfo("iou", "IoU", True, 0.0, 1.0, "Jaccard, New Phytologist 11:37, 1912", _NO_PIXELS),
-        MetricInfo("sensitivity", "Sensitivity", True, 0.0, 1.0, "TP / (TP + FN)", "no foreground in the label"),
-        MetricInfo("specificity", "Specificity", True, 0.0, 1.0, "TN / (TN + FP)", "no background in the label"),
-        MetricInfo("accuracy", "Accuracy", True, 0.0, 1.0, "(TP + TN) / all", _NO_PIXELS),
+        _share("dice", "Dice", "Dice, Ecology 26:297, 1945 (the foreground's F1)"),
+        _share("iou", "IoU", "Jaccard, New Phytologist 11:37, 1912"),
+        _share("sensitivity", "Sensitivity", "TP / (TP + FN)", "no foreground in the label"),
+        _share("specificity", "Specificity", "TN / (TN + FP)", "no background in the label"),
+        _share("accuracy", "Accuracy", "(TP + TN) / all"),
+        _share("auc", "AUC", "Hanley and McNeil, Radiology 143:29, 1982", "the label has one class only"),
+        _distance("hd95", "HD95", "Huttenlocher et al., IEEE PAMI 15:850, 1993; 95th percentile as in MONAI", tie=0.5),
+        _distance("assd", "ASSD", "Heimann et al., IEEE TMI 28:1251, 2009", tie=0.1),
+        _share("nsd", "NSD", "Nikolov et al., arXiv 1809.04430 (surface pixels counted)", _WORST_ZERO),
+        _share("cldice", "clDice", "Shit et al., CVPR 2021", _WORST_ZERO),
         MetricInfo(
-            "auc", "AUC", True, 0.0, 1.0, "Hanley and McNeil, Radiology 143:29, 1982", "the label has one class only"
+            "components",
+            "Component error",
+            False,
+            0.0,
+            math.inf,
+            "|b0(prediction) - b0(label)|, 8-connected; Hu et al., NeurIPS 2019, on whole images",
+            "never",
+            decimals=1,
+            tie=0.5,
         ),
+        _error("ece", "ECE", "Pakdaman Naeini et al., AAAI 2015; 15 bins of the foreground's probability", tie=0.005),
+        _error("brier", "Brier", "Brier, Monthly Weather Review 78:1, 1950", tie=0.001, decimals=4),
         MetricInfo(
-            "fsd", "FSD", False, 0.0, math.inf, "reconstruction; Dowson and Landau, 1982", "fewer than 2 vectors"
+            "fsd",
+            "FSD",
+            False,
+            0.0,
+            math.inf,
+            "reconstruction; Dowson and Landau, 1982",
+            "fewer than 2 vectors",
+            tie=0.0,
         ),
     )
 }

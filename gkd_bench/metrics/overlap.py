@@ -1,4 +1,4 @@
-"""Overlap of a predicted with a labelled foreground: Dice, IoU, sensitivity, specificity, accuracy, AUC.
+"""Overlap of a predicted with a labelled foreground: Dice, IoU, sensitivity, specificity, accuracy, AUC, and its calibration.
 
 Everything is computed from counts that add up, so the score of a set of images is the sum of the images' scores.
 A value that is not defined is None, never NaN: records stay JSON, and a mean over images leaves it out knowingly.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gkd_bench.errors import StageError
+from gkd_bench.metrics.calibration import Calibration
 from gkd_bench.metrics.catalogue import METRICS, MetricInfo
 
 __all__ = [
@@ -196,18 +197,24 @@ class ImageScore:
     Attributes:
         confusion: pixel counts at the threshold.
         histogram: probabilities by class, for the AUC.
+        calibration: probabilities against labels, for the expected calibration error and the Brier score.
     """
 
     confusion: Confusion = field(default_factory=Confusion)
     histogram: ScoreHistogram = field(default_factory=ScoreHistogram)
+    calibration: Calibration = field(default_factory=Calibration)
 
     def __add__(self, other: ImageScore) -> ImageScore:
         """Score of both sets of pixels together."""
-        return ImageScore(self.confusion + other.confusion, self.histogram + other.histogram)
+        return ImageScore(
+            self.confusion + other.confusion,
+            self.histogram + other.histogram,
+            self.calibration + other.calibration,
+        )
 
     def metrics(self) -> dict[str, float | None]:
-        """Name -> value in [0, 1], or None where undefined, of every overlap metric and the AUC."""
-        return {**self.confusion.metrics(), "auc": self.histogram.auc()}
+        """Name -> value in [0, 1], or None where undefined, of every overlap metric, the AUC, ``ece`` and ``brier``."""
+        return {**self.confusion.metrics(), "auc": self.histogram.auc(), **self.calibration.metrics()}
 
 
 def score_image(
@@ -226,7 +233,11 @@ def score_image(
         StageError: the probability holds NaN or infinities.
     """
     values, truth = _inside(fov, np.asarray(probability), np.asarray(label, bool))
-    return ImageScore(confusion(values >= threshold, truth), ScoreHistogram.from_scores(values, truth))
+    return ImageScore(
+        confusion(values >= threshold, truth),
+        ScoreHistogram.from_scores(values, truth),
+        Calibration.from_scores(values, truth),
+    )
 
 
 def _overlap(shared: int, counts: Confusion) -> float | None:

@@ -35,6 +35,7 @@ def test_metrics_equal_sklearn(seed: int, inside: bool) -> None:
     assert values["specificity"] == pytest.approx(reference.recall_score(~truth, ~found))
     assert values["accuracy"] == pytest.approx(reference.accuracy_score(truth, found))
     assert values["auc"] == pytest.approx(reference.roc_auc_score(truth, probability[mask]), abs=2e-3)
+    assert values["brier"] == pytest.approx(reference.brier_score_loss(truth, probability[mask].astype(float)))
 
 
 def test_hand_counted_example() -> None:
@@ -97,7 +98,9 @@ def test_threshold_itself_is_foreground() -> None:
 )
 def test_degenerate_masks(prediction: str, label: str, expected: dict[str, float | None]) -> None:
     probability = np.full((4, 5), 0.9 if prediction == "all" else 0.1)
-    assert score_image(probability, np.full((4, 5), label == "all")).metrics() == expected
+    error = 0.1 if prediction == label else 0.9
+    calibration = {"ece": pytest.approx(error), "brier": pytest.approx(error**2)}
+    assert score_image(probability, np.full((4, 5), label == "all")).metrics() == {**expected, **calibration}
 
 
 def test_without_pixels_nothing_is_defined() -> None:
@@ -135,7 +138,8 @@ def test_sum_of_images_is_the_score_of_all_pixels_together() -> None:
     pooled = sum((score_image(*image) for image in images), ImageScore())
     probability, label, fov = (np.concatenate(parts) for parts in zip(*images, strict=True))
     together = score_image(probability, label, fov)
-    assert pooled.metrics() == together.metrics()
+    assert pooled.metrics() == pytest.approx(together.metrics(), rel=1e-12)
+    assert pooled.confusion == together.confusion
     assert pooled.confusion.pixels == sum(int(fov.sum()) for _, _, fov in images)
 
 
