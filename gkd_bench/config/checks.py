@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
 from gkd_bench.config.reader import Path
-from gkd_bench.config.schema import AlignmentWeights, Choice, Pool, Range, Sweep, Training
+from gkd_bench.config.schema import AlignmentWeights, Budget, Choice, Pool, Range, Sweep
 from gkd_bench.registry import DOMAINS, METHODS, NETWORKS
 
 STRIDES = {"fanet": 8, "unet": 16, "mobile_unet": 32, "enet": 8, "erfnet": 8}
@@ -102,7 +102,7 @@ def _header(sweep: Sweep) -> Iterator[Problem]:
         )
 
 
-def _trainings(sweep: Sweep) -> Iterator[tuple[str, Path, Training]]:
+def _trainings(sweep: Sweep) -> Iterator[tuple[str, Path, Budget]]:
     """(stage kind, path, settings) of everything that trains on batches."""
     stages = sweep.stages
     yield "teacher", ("stages", "teacher"), stages.teacher
@@ -223,8 +223,12 @@ def _spaces(sweep: Sweep) -> Iterator[Problem]:
                 yield Problem(path, "is empty; name at least one setting, or leave the method out")
 
 
+SEARCHABLE: tuple[Path, ...] = (("stages", "alignment", "weights"), ("networks", "student"))
+"""Blocks that the search of any method may change, besides the method's own."""
+
+
 def _space(sweep: Sweep, method: str, space: dict[str, Range | Choice]) -> Iterator[Problem]:
-    allowed = [leaf for prefix in (("methods", method), ("stages", "alignment", "weights")) for leaf in leaves(prefix)]
+    allowed = [leaf for prefix in (("methods", method), *SEARCHABLE) for leaf in leaves(prefix)]
     allowed = [leaf for leaf in allowed if leaf != f"methods.{method}"]
     for name, distribution in space.items():
         path: Path = ("search", "spaces", method, name)
@@ -242,6 +246,12 @@ def _space(sweep: Sweep, method: str, space: dict[str, Range | Choice]) -> Itera
 
 def _suggested(sweep: Sweep, name: str, value: object, path: Path) -> Iterator[Problem]:
     """What the schema says to ``value`` at ``name``, reported at the place in the search space it comes from."""
+    if name == "networks.student.name" and value not in NETWORKS:
+        yield Problem(path, not_one_of(value, "network", list(NETWORKS)), reads=(path[:4],))
+    elif name == "networks.student.name" and sweep.data.tile % STRIDES.get(str(value), 1):
+        stride = STRIDES[str(value)]
+        text = f"needs tiles that are a multiple of {stride} pixels, data.tile is {sweep.data.tile}"
+        yield _about(path, f"'{value}' {text}", ("data", "tile"))
     tree = sweep.dump()
     put(tree, tuple(name.split(".")), value)
     try:
@@ -259,6 +269,27 @@ def put(tree: dict[str, Any], path: Path, value: object) -> None:
         if block is None:
             raise KeyError(dotted(path))
     block[last] = value
+
+
+def _objectives(sweep: Sweep) -> Iterator[Problem]:
+    path: Path = ("search", "objectives")
+    objectives = sweep.search.objectives
+    yield from _twice(objectives, path)
+    if "stress_fsd" in objectives and not any("san" in one.guides for one in sweep.methods.chosen().values()):
+        text = "'stress_fsd' needs alignment networks, which none of the chosen methods trains; add methods.gkd or leave it out"
+        yield _about(path, text, ("methods",))
+    for method, space in sweep.search.spaces.items():
+        if "student_macs" in objectives and not any(name.startswith("networks.student.") for name in space):
+            text = f"'student_macs' is the same in every trial of '{method}'; search networks.student.width or .name, or leave it out"
+            yield _about(path, text, ("search", "spaces", method))
+    if sweep.selection.pick == "closest_to_ideal" and len(objectives) < 2:
+        text = "'closest_to_ideal' chooses from a Pareto front and needs at least 2 search.objectives; choose 'rule'"
+        yield _about(("selection", "pick"), text, path)
+
+
+def _stress(sweep: Sweep) -> Iterator[Problem]:
+    yield from _twice(sweep.data.stress.corruptions, ("data", "stress", "corruptions"))
+    yield from _twice(sweep.data.stress.strengths, ("data", "stress", "strengths"))
 
 
 def _trials(sweep: Sweep) -> Iterator[Problem]:
@@ -311,6 +342,8 @@ CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
     _batches,
     _gkd,
     _spaces,
+    _objectives,
+    _stress,
     _trials,
     _grace,
     _concurrency,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
 
 from gkd_bench.config.block import Block, Fraction
 
@@ -12,6 +12,8 @@ ViewKind = Literal["hflip", "vflip", "rot90", "photometric", "noise_blur", "stro
 
 
 GuideName = Literal["teacher", "tan", "san"]
+RESERVED_METHODS = frozenset({"teacher", "baseline", "p-sae", "tan", "san"})
+"""Rows of a table that are no methods."""
 
 
 class MethodOptions(Block):
@@ -58,13 +60,53 @@ class GkdOptions(MethodOptions):
     )
 
 
+class Variant(Block):
+    """A row of an ablation: method ``of`` with some of its options changed, everything else as that method has it.
+
+    Searched options of the method are taken over before the changes are made.
+    """
+
+    of: str
+    set: dict[str, Any] = Field(min_length=1)
+
+
 class Methods(Block):
     """Methods of the sweep, each with its options. ``scratch`` is the fair student-alone row and is always there."""
 
     scratch: ScratchOptions = ScratchOptions()
     kd: KdOptions | None = None
     gkd: GkdOptions | None = None
+    variants: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Variant] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _variants_are_possible(self) -> Self:
+        for name, variant in self.variants.items():
+            if name in RESERVED_METHODS or name in type(self).model_fields:
+                raise ValueError(f"variants.{name}: the name is taken; choose another")
+            if variant.of not in self._plain():
+                known = ", ".join(self._plain())
+                raise ValueError(f"variants.{name}.of: {variant.of!r} is not a method of this sweep; allowed: {known}")
+            self._options(name)
+        return self
 
     def chosen(self) -> dict[str, MethodOptions]:
-        """The methods that the sweep asks for, in table order, with their options."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        """The methods that the sweep asks for, in table order, variants behind them, with their options."""
+        return self._plain() | {name: self._options(name) for name in self.variants}
+
+    def base_of(self, name: str) -> str:
+        """The method that a variant changes; a method itself."""
+        return self.variants[name].of if name in self.variants else name
+
+    def _plain(self) -> dict[str, MethodOptions]:
+        names = [name for name in type(self).model_fields if name != "variants"]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def _options(self, name: str) -> MethodOptions:
+        variant = self.variants[name]
+        base = self._plain()[variant.of]
+        try:
+            return type(base).model_validate({**base.model_dump(), **variant.set})
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"variants.{name}.set.{place}: {first['msg']}") from None

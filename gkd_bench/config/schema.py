@@ -20,10 +20,22 @@ from gkd_bench.config.methods import KdOptions as KdOptions
 from gkd_bench.config.methods import MethodOptions as MethodOptions
 from gkd_bench.config.methods import Methods as Methods
 from gkd_bench.config.methods import ScratchOptions as ScratchOptions
+from gkd_bench.config.methods import Variant as Variant
 from gkd_bench.config.methods import ViewKind as ViewKind
 
-StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "evaluate"]
-STAGE_KINDS: tuple[StageKind, ...] = ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")
+StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "stress", "evaluate", "efficiency"]
+STAGE_KINDS: tuple[StageKind, ...] = (
+    "teacher", "baseline", "semantic", "alignment", "distill", "stress", "evaluate", "efficiency",
+)  # fmt: skip
+Objective = Literal["source_val", "source_val_stressed", "stress_fsd", "student_macs"]
+OBJECTIVES: dict[str, Literal["up", "down"]] = {
+    "source_val": "up",
+    "source_val_stressed": "up",
+    "stress_fsd": "down",
+    "student_macs": "down",
+}
+"""What a search may optimise, and which way; everything is measured on the source's validation subjects."""
+CorruptionName = Literal["gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination"]
 
 # ---------------------------------------------------------------- data
 
@@ -62,6 +74,20 @@ class Prepare(Block):
     scale: Scale = Scale()
 
 
+class Stress(Block):
+    """A fixed, seeded bank of scanner-like corruptions of a source's validation images; a stand-in for unseen scanners.
+
+    Corruptions act on the raw images, before the domain's own preparation. ``images``: at most so many, evenly spaced.
+    """
+
+    corruptions: tuple[CorruptionName, ...] = Field(
+        ("gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination"), min_length=1
+    )
+    strengths: tuple[Annotated[int, Field(ge=1, le=3)], ...] = Field((1, 2, 3), min_length=1)
+    images: PositiveInt = 8
+    seed: NonNegativeInt = 0
+
+
 class Data(Block):
     """Where the domains are and how they are prepared."""
 
@@ -69,6 +95,7 @@ class Data(Block):
     domains: tuple[str, ...] = Field(min_length=1)
     prepare: Prepare = Prepare()
     tile: Annotated[int, Field(ge=32, multiple_of=16)] = 128
+    stress: Stress = Stress()
 
 
 class Pairs(Block):
@@ -126,8 +153,8 @@ class Optimiser(Block):
     schedule: Literal["constant", "cosine", "poly", "step"] = "cosine"
 
 
-class Training(Block):
-    """One supervised or self-supervised training run: ``epochs`` x ``epoch_steps`` steps of ``batch`` tiles.
+class Budget(Block):
+    """``epochs`` x ``epoch_steps`` optimiser steps of ``batch`` tiles.
 
     ``batch`` is the global batch, shared by all workers of the stage. The stage validates and checkpoints once an epoch.
     """
@@ -136,6 +163,11 @@ class Training(Block):
     epoch_steps: PositiveInt = 100
     batch: PositiveInt = 32
     optimiser: Optimiser = Optimiser()
+
+
+class Training(Budget):
+    """One supervised or self-supervised training run; ``keep``: the epoch whose weights are used."""
+
     keep: Literal["best", "last"] = "best"
 
 
@@ -178,9 +210,13 @@ class AlignmentStage(Training):
     )
 
 
-class DistillStage(SupervisedStage):
-    """Training of the student under a method; also the equal-steps continuation of the student alone."""
+class DistillStage(Budget):
+    """Training of the student under a method; also the equal-steps continuation of the student alone.
 
+    The weights of the best and of the last epoch are both kept; ``selection.rule`` decides between them.
+    """
+
+    dice_weight: NonNegativeFloat = 0.0
     epochs: PositiveInt = 100
     optimiser: Optimiser = Optimiser(lr=3e-4)
     student_init: Literal["baseline", "random"] = "baseline"
@@ -191,13 +227,29 @@ class DistillStage(SupervisedStage):
     )
 
 
+class StressStage(Block):
+    """A trained network on the source's validation images under the stress bank of ``data.stress``. Reads no target."""
+
+    fsd_tiles: PositiveInt = Field(500, description="largest number of tiles in each Frechet distance")
+
+
+class EfficiencyStage(Block):
+    """What a network costs at the deployed input, one tile: parameters, multiply-accumulates, latency, memory."""
+
+    warmup: NonNegativeInt = 5
+    repeats: PositiveInt = Field(50, description="timed passes of one tile")
+
+
 class EvaluateStage(Block):
     """Sliding-window scoring of one model on one domain's test subjects."""
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     batch: PositiveInt = 32
     threshold: Fraction = 0.5
+    tolerance: PositiveFloat = Field(2.0, description="tolerance of the normalised surface Dice, native pixels or mm")
     overlays: NonNegativeInt = Field(3, description="pictures per model and target: worst, median, best, ...")
+    fixed_pictures: NonNegativeInt = Field(2, description="pictures of the same images for all models of a target")
+    vectors: NonNegativeInt = Field(128, description="semantic vectors kept per domain, for the embedding figure")
     fsd_tiles: PositiveInt = Field(2000, description="largest number of tiles per domain in a Frechet distance")
     fsd_bootstrap: NonNegativeInt = Field(100, description="bootstrap replicates of the Frechet distance's interval")
 
@@ -210,7 +262,9 @@ class Stages(Block):
     semantic: SemanticStage = SemanticStage()
     alignment: AlignmentStage = AlignmentStage()
     distill: DistillStage = DistillStage()
+    stress: StressStage = StressStage()
     evaluate: EvaluateStage = EvaluateStage()
+    efficiency: EfficiencyStage = EfficiencyStage()
 
 
 # ---------------------------------------------------------------- search
@@ -243,10 +297,15 @@ class Search(Block):
     """Search of loss weights, one study per source domain and method, on the source's validation subjects only.
 
     ``spaces`` maps a method's name to its search space: dotted path in this file -> distribution. Paths may start with
-    ``methods.<that method>.`` or ``stages.alignment.weights.``.
+    ``methods.<that method>.``, ``stages.alignment.weights.`` or ``networks.student.``. With several ``objectives`` the
+    Pareto front is kept and ``selection.pick`` takes one point of it; ASHA sees the validation Dice of every epoch.
     """
 
     spaces: dict[str, dict[str, Range | Choice]] = Field(default_factory=dict)
+    objectives: tuple[Objective, ...] = Field(("source_val",), min_length=1)
+    score_trials: bool = Field(
+        True, description="score complete trials on the targets after the search, to compare selection rules"
+    )
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
     trials: NonNegativeInt = 0
@@ -255,6 +314,19 @@ class Search(Block):
     grace_epochs: PositiveInt = Field(1, description="epochs before ASHA may stop a trial")
     reduction: Annotated[int, Field(ge=2)] = 3
     minutes: PositiveFloat | None = Field(None, description="no new trial of a study is started after this long")
+
+
+class Selection(Block):
+    """How one trained student is chosen among the trials of a search and the epochs of a training.
+
+    ``rule``: ``source_val`` (validation Dice), ``source_val_stressed`` (validation Dice under the stress bank) or ``last``
+    (last epoch; its validation Dice among trials). ``pick``, with several search objectives: the point of the Pareto
+    front that the rule likes best, or the one ``closest_to_ideal`` with every objective scaled to [0, 1] over the front.
+    No rule reads a target. The report also prints an ``oracle`` that does, marked, and never uses it.
+    """
+
+    rule: Literal["source_val", "source_val_stressed", "last"] = "source_val"
+    pick: Literal["rule", "closest_to_ideal"] = "rule"
 
 
 # ---------------------------------------------------------------- running
@@ -322,6 +394,7 @@ class Sweep(Block):
     stages: Stages = Stages()
     methods: Methods = Methods(gkd=GkdOptions())
     search: Search = Search()
+    selection: Selection = Selection()
     seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1)
     compute: Compute = Compute()
     tracking: Tracking = Tracking()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +24,7 @@ MANIFEST = "manifest.json"
 WORKING = ("images", "labels", "fov")
 NATIVE = ("native_labels", "native_fov")
 Bytes = NDArray[np.uint8]
+Description = TypeVar("Description", bound=BaseModel)
 
 
 class PreparedImage(BaseModel):
@@ -114,6 +116,11 @@ class _Images:
         """(height, width) uint8, 1 inside the field of view, in the data set's own pixels."""
         return self._crop(self._arrays.native_fov, index, self.entries[index].native_size)
 
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Some of the images, in the order given, of the same type."""
+        entries = tuple(self.entries[i] for i in indices)
+        return replace(self, entries=entries, _rows=tuple(self._rows[i] for i in indices))
+
     def _crop(self, array: Bytes, index: int, size: tuple[int, int]) -> Bytes:
         return np.array(array[self._rows[index], : size[0], : size[1]])
 
@@ -177,7 +184,7 @@ class PreparedDomain:
 
     @cached_property
     def _arrays(self) -> _Arrays:
-        return _Arrays(**{name: _load(self.folder / f"{name}.npy") for name in WORKING + NATIVE})
+        return _Arrays(**{name: load_array(self.folder / f"{name}.npy") for name in WORKING + NATIVE})
 
     def _select(self, split: Split) -> tuple[str, tuple[PreparedImage, ...], tuple[int, ...], _Arrays]:
         rows = tuple(i for i, image in enumerate(self.manifest.images) if image.split == split)
@@ -201,22 +208,54 @@ def open_prepared(cache: Path, domain: str, fingerprint: str, verify: bool = Fal
         StoreError: it is not there, its manifest is torn, or an array is missing or does not match its checksum.
     """
     folder = domain_folder(cache, domain, fingerprint)
+    manifest = read_manifest(folder, Manifest, f"domain {domain}")
+    require_arrays(folder, WORKING + NATIVE, manifest.checksums, verify)
+    return PreparedDomain(folder, manifest)
+
+
+def read_manifest(folder: Path, model: type[Description], title: str) -> Description:
+    """What a prepared folder says of itself. Raises StoreError when it is not there or torn."""
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        return model.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"{folder}: domain {domain} is not prepared; run the sweep, which prepares it") from None
+        raise StoreError(f"{folder}: {title} is not prepared; run the sweep, which prepares it") from None
     except ValidationError as error:
         raise StoreError(f"{folder / MANIFEST}: torn or foreign manifest ({error}); {_remedy(folder)}") from error
-    problems = [f"{name}.npy is missing" for name in WORKING + NATIVE if not (folder / f"{name}.npy").is_file()]
+
+
+def require_arrays(folder: Path, names: Iterable[str], checksums: Mapping[str, str], verify: bool) -> None:
+    """Raise one StoreError for every array that is missing or, with ``verify``, does not match its checksum."""
+    problems = [f"{name}.npy is missing" for name in names if not (folder / f"{name}.npy").is_file()]
     if verify and not problems:
         problems = [
             f"{name} does not match its checksum"
-            for name, sha in manifest.checksums.items()
+            for name, sha in checksums.items()
             if file_digest(folder / name) != sha
         ]
     if problems:
         raise StoreError(f"{folder}: {', '.join(problems)}; {_remedy(folder)}")
-    return PreparedDomain(folder, manifest)
+
+
+def array_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each array file of a folder, by file name."""
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def built_once(target: Path, build: Callable[[Path], None]) -> None:
+    """Have ``build`` fill the folder ``target``, its manifest included, unless that was done before.
+
+    The folder appears complete or not at all. Of several processes one builds, and the others wait.
+    """
+    if (target / MANIFEST).is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if (target / MANIFEST).is_file():
+            return
+        for left_over in target.parent.glob(f".{target.name}.*"):  # of a killed process; nobody else holds the lock
+            remove_folder(left_over)
+        with written_aside(target) as folder:
+            build(folder)
 
 
 @contextmanager
@@ -243,7 +282,8 @@ def _remedy(folder: Path) -> str:
     return f"remove {folder.name} and run the sweep again, which prepares it anew"
 
 
-def _load(path: Path) -> Bytes:
+def load_array(path: Path) -> Bytes:
+    """A read-only memory map of an array file. Raises StoreError for a torn one."""
     try:
         array: Bytes = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -36,8 +37,12 @@ class FileDigests:
         """64 hex digits. Raises OSError for a missing file."""
         status = path.stat()
         key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        return self.remembered(key, lambda: file_digest(path))
+
+    def remembered(self, key: str, compute: Callable[[], str]) -> str:
+        """The digest of this key, computed only when it is not known. The key must tell all that decides the digest."""
         if key not in self._known:
-            self._known[key] = self._new[key] = file_digest(path)
+            self._known[key] = self._new[key] = compute()
         return self._known[key]
 
     def save(self) -> None:

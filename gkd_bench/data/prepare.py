@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from gkd_bench.config.schema import Prepare, Scale
@@ -19,13 +18,12 @@ from gkd_bench.data.cache import (
     Manifest,
     PreparedDomain,
     PreparedImage,
+    array_checksums,
+    built_once,
     domain_folder,
-    is_prepared,
     open_prepared,
-    remove_folder,
-    written_aside,
 )
-from gkd_bench.data.digests import FileDigests, file_digest, memo_file
+from gkd_bench.data.digests import FileDigests, memo_file
 from gkd_bench.data.domain import DomainCard, DomainReader, RawImage, RawPixels, open_reader
 from gkd_bench.data.imagefiles import fov_diameter
 from gkd_bench.errors import DataError
@@ -78,12 +76,7 @@ def prepare_domain(
     reader = open_reader(name, root)
     reader.require()
     key = _fingerprint(reader, settings, memo_file(cache))
-    target = domain_folder(cache, name, key)
-    if not is_prepared(cache, name, key):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_suffix(".lock")):
-            if not is_prepared(cache, name, key):
-                _build(reader, settings, key, target)
+    built_once(domain_folder(cache, name, key), lambda folder: _build(reader, settings, key, folder))
     return open_prepared(cache, name, key, verify)
 
 
@@ -137,26 +130,23 @@ def _fingerprint(reader: DomainReader, settings: Prepare, memo: Path | None) -> 
     return content_hash(value)
 
 
-def _build(reader: DomainReader, settings: Prepare, key: str, target: Path) -> None:
-    for left_over in target.parent.glob(f".{key}.*"):  # of a process that was killed; the lock says nobody else writes
-        remove_folder(left_over)
+def _build(reader: DomainReader, settings: Prepare, key: str, folder: Path) -> None:
     survey = _survey(reader)
     factor = scale_factor(settings.scale, reader.card, survey.fov_diameter)
     images = _entries(reader, survey, factor)
-    with written_aside(target) as folder:
-        _write_arrays(reader, settings, images, folder)
-        manifest = Manifest(
-            domain=reader.card.name,
-            fingerprint=key,
-            settings=settings.model_dump(mode="json"),
-            reader_version=reader.version,
-            prepare_version=PREPARE_VERSION,
-            factor=factor,
-            fov_diameter=survey.fov_diameter,
-            images=images,
-            checksums={path.name: file_digest(path) for path in sorted(folder.glob("*.npy"))},
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    _write_arrays(reader, settings, images, folder)
+    manifest = Manifest(
+        domain=reader.card.name,
+        fingerprint=key,
+        settings=settings.model_dump(mode="json"),
+        reader_version=reader.version,
+        prepare_version=PREPARE_VERSION,
+        factor=factor,
+        fov_diameter=survey.fov_diameter,
+        images=images,
+        checksums=array_checksums(folder),
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
 
 
 def _survey(reader: DomainReader) -> Survey:
