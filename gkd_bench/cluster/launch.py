@@ -10,13 +10,13 @@ from typing import Any, cast
 from gkd_bench.cluster.engine import Engine, Execute, HasKey, load_runner
 from gkd_bench.cluster.inprocess import InProcessEngine
 from gkd_bench.cluster.ray_engine import Places
-from gkd_bench.cluster.search import FinishedTrial, Study
+from gkd_bench.cluster.search import Study
 from gkd_bench.cluster.tune_search import Job, run_study_inprocess, run_study_on_ray
 from gkd_bench.config.schema import Compute, StageKind
 from gkd_bench.stages.monitor import Monitor, Outcome, Workplace
 from gkd_bench.store.node import StageNode
 
-RunStudy = Callable[[Study, Job, Any], FinishedTrial | None]
+RunStudy = Callable[[Study, Job, Any], None]
 
 
 @contextmanager

@@ -23,11 +23,12 @@ LINE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """Where the search is: trials ended and planned over all studies, and the best value so far, if any."""
+    """Where the search is: trials ended and planned over all studies, and the best value of an objective so far, if any."""
 
     done: int = 0
     total: int = 0
     best: float | None = None
+    objective: str = ""
 
 
 class LiveView:
@@ -107,7 +108,7 @@ class LiveView:
         if search.total:
             parts.append(f"trials {search.done}/{search.total}")
         if search.best is not None:
-            parts.append(f"best {search.best:.4f}")
+            parts.append(" ".join(filter(None, ["best", search.objective, _number(search.best)])))
         return [*parts, f"groups {alive}" if alive else "worker groups are starting"]
 
 
@@ -123,6 +124,10 @@ def duration(seconds: float) -> str:
 def seconds_left(stage: RunningStage) -> float | None:
     """Seconds until the stage ends at its present rate, or none while that is unknown."""
     return (stage.total - stage.done) / stage.rate if stage.rate > 0 else None
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
 def _cells(stage: RunningStage) -> tuple[str, str, str, str, str]:

@@ -2,6 +2,10 @@
 
 One study per source domain and method. A proposal is a function of (seed, trial number, what was told and asked before):
 the sampler is seeded anew for every trial, so that a restarted study proposes what the interrupted one would have.
+
+A trial has a value for each objective of the search. With several of them no trial is the best one: what stays is the front
+of those that no other trial beats, and choosing from it is not this module's business. The epochs of a trial are those of
+validation Dice whatever the objectives are: early stopping sees them, and the sampler only where they are the objective.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from gkd_bench.cluster.objectives import best_of, sign, undominated
 from gkd_bench.config.schema import Choice, Range, Search
 from gkd_bench.store.node import content_hash
 
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
 Value = float | int | str | bool
 TrialState = Literal["complete", "pruned", "failed"]
 Space = Mapping[str, Range | Choice]
+Values = Mapping[str, float | None]  # objective -> value, none where it could not be measured
 
-PARAM = "param/"  # records are flat, so each parameter is a field of its own
+PARAM, VALUE = "param/", "value/"  # records are flat, so each parameter and each value is a field of its own
+LAYOUT = 2  # of the records; those of another layout are another study's
 
 
 class Journal(Protocol):
@@ -43,7 +50,7 @@ class Trial:
     Attributes:
         number: counted from 0 in its study.
         params: dotted path -> value.
-        epochs: epoch -> objective of an earlier run of the same trial that did not end.
+        epochs: epoch -> validation Dice; of a proposed trial, those of an earlier run that did not end.
     """
 
     number: int
@@ -53,15 +60,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class FinishedTrial(Trial):
-    """A trial that ended. ``value`` is none unless it is complete; ``cause`` says why it failed."""
+    """A trial that ended.
+
+    Attributes:
+        state: how it ended.
+        values: objective -> finite value; empty unless it is complete.
+        cause: why it failed.
+    """
 
     state: TrialState = "complete"
-    value: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
 
 
 class Study:
-    """Proposes trials and keeps what became of them; larger values are better."""
+    """Proposes trials and keeps what became of them; which way an objective is better, ``OBJECTIVES`` says."""
 
     def __init__(
         self,
@@ -79,7 +92,7 @@ class Study:
             name: part of every record. Trials of one name must be comparable: put into it a hash of everything a
                 trial's value depends on besides its parameters.
             space: dotted path -> distribution.
-            settings: sampler, number of trials, budget.
+            settings: objectives, sampler, number of trials, budget. Other objectives are another study.
             seed: of the sampler.
             journal: history; several studies may share one.
             default: the sweep's own values of the same paths. Trial 0, when they fit the space; of a grid, when they are
@@ -89,15 +102,17 @@ class Study:
         """
         self.name, self.settings = name, settings
         self._space, self._seed, self._journal, self._clock = dict(sorted(space.items())), seed, journal, clock
-        self._space_hash = content_hash({path: item.model_dump(mode="json") for path, item in self._space.items()})
+        self.objectives: tuple[str, ...] = settings.objectives
+        self._space_hash = _space_hash(self._space, self.objectives)
         self._distributions = {path: _distribution(item) for path, item in self._space.items()}
         self._default = dict(default or {}) if _fits(self._space, default or {}) else None
         self._grid = self._grid_points() if settings.sampler == "grid" else None
-        self._study = _quiet_study()
+        self._study = _quiet_study(self.objectives)
         self._started: float | None = None
         self._time_over = False
         self._finished: dict[int, FinishedTrial] = {}
         self._open: dict[int, optuna.Trial] = {}
+        self._epochs: dict[int, dict[int, float]] = {}
         self._again: list[Trial] = []
         self._restore()
 
@@ -107,25 +122,30 @@ class Study:
     def size(self) -> int:
         """Trials that the study will have: as many as asked for, at most one per grid point, no more when its time is over."""
         if self._time_over:
-            return len(self._study.trials)
+            return self._begun
         return self.settings.trials if self._grid is None else min(self.settings.trials, len(self._grid))
 
     @property
     def remaining(self) -> int:
         """Trials not proposed yet, unfinished ones of an earlier run included."""
-        return max(0, self.size - len(self._study.trials)) + len(self._again)
+        return max(0, self.size - self._begun) + len(self._again)
+
+    @property
+    def _begun(self) -> int:
+        """Trials proposed so far, those of earlier runs included; also the next trial's number."""
+        return len(self._finished) + len(self._open)
 
     def ask(self) -> Trial | None:
         """The next trial: interrupted ones first; none when all were proposed or the time is over."""
         self._started = self._clock() if self._started is None else self._started
         if self._again:
             return self._again.pop(0)
-        if len(self._study.trials) >= self.size:
+        if self._begun >= self.size:
             return None
         if self._late():
             self._end()
             return None
-        trial = self._propose(len(self._study.trials))
+        trial = self._propose(self._begun)
         params = {PARAM + path: value for path, value in trial.params.items()}
         self._write("trial_start", number=trial.number, **params)
         return trial
@@ -170,27 +190,47 @@ class Study:
     # ------------------------------------------------------------ telling
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """The objective after an epoch of an open trial; a non-finite value or an epoch told before is ignored."""
+        """Validation Dice after an epoch of an open trial; a value that is not finite or an epoch told before is ignored."""
         trial = self._open[number]
-        if not math.isfinite(value) or epoch in self._epochs(number):
+        if not math.isfinite(value) or epoch in self._epochs.get(number, {}):
             return
-        trial.report(value, epoch)
+        self._note(trial, epoch, value)
         self._write("trial_epoch", number=number, epoch=epoch, value=value)
 
-    def tell(self, number: int, state: TrialState, value: float | None = None, cause: str = "") -> FinishedTrial:
-        """End an open trial. A complete trial without a finite value counts as failed; failures do not end a study."""
-        if state == "complete" and (value is None or not math.isfinite(value)):
-            state, cause = "failed", cause or f"its objective is {value}"
-        value = value if state == "complete" else None
+    def _note(self, trial: optuna.Trial, epoch: int, value: float) -> None:
+        self._epochs.setdefault(trial.number, {})[epoch] = value
+        if self._epochs_are_the_objective:
+            trial.report(value, epoch)
+
+    @property
+    def _epochs_are_the_objective(self) -> bool:
+        """Whether Optuna may see epochs: it compares pruned trials by them, in the direction of its one objective."""
+        return self.objectives == ("source_val",)
+
+    def tell(self, number: int, state: TrialState, values: Values | None = None, cause: str = "") -> FinishedTrial:
+        """End an open trial. A complete trial without a finite value of every objective counts as failed.
+
+        Values of a trial that is not complete, and of what is no objective of this study, are left out. Failures do not
+        end a study.
+        """
+        measured, flaws = self._measured(values or {})
+        if state == "complete" and flaws:
+            state, cause = "failed", cause or "; ".join(flaws)
+        if state != "complete":
+            measured = {}
         trial = self._open.pop(number)
-        self._study.tell(trial, value, _optuna_state(state))
-        done = FinishedTrial(number, dict(trial.params), self._epochs(number), state, value, cause)
+        self._study.tell(trial, list(measured.values()) or None, _optuna_state(state))
+        done = FinishedTrial(number, dict(trial.params), self._epochs.get(number, {}), state, measured, cause)
         self._finished[number] = done
-        self._write("trial_end", number=number, state=state, value=value, cause=cause)
+        fields = {VALUE + name: value for name, value in measured.items()}
+        self._write("trial_end", number=number, state=state, cause=cause, **fields)
         return done
 
-    def _epochs(self, number: int) -> dict[int, float]:
-        return dict(self._study.trials[number].intermediate_values)
+    def _measured(self, values: Values) -> tuple[dict[str, float], list[str]]:
+        """The finite values of the objectives, in their order, and what is wrong with the others."""
+        found = {name: values.get(name) for name in self.objectives}
+        finite = {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+        return finite, [f"its objective {name} is {value}" for name, value in found.items() if name not in finite]
 
     def _write(self, record: str, **fields: Any) -> None:
         head = {"record": record, "study": self.name, "space": self._space_hash}
@@ -202,17 +242,22 @@ class Study:
         """All ended trials by number."""
         return [self._finished[number] for number in sorted(self._finished)]
 
-    def best(self) -> FinishedTrial | None:
-        """The complete trial with the largest value (the earliest of equals), or none. Pruned trials do not count."""
-        complete = [trial for trial in self.finished() if trial.value is not None]
-        return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    def front(self) -> list[FinishedTrial]:
+        """The complete trials that no other complete trial dominates, by number; see ``undominated``."""
+        complete = [trial for trial in self.finished() if trial.state == "complete"]
+        return [complete[index] for index in undominated([trial.values for trial in complete])]
+
+    def best_value(self) -> float | None:
+        """The best value of the first objective over the complete trials, or none."""
+        first = self.objectives[0]
+        return best_of(first, (trial.values[first] for trial in self.finished() if trial.state == "complete"))
 
     # ------------------------------------------------------------ restarting
 
     def _restore(self) -> None:
         """Tell Optuna the journal's trials in their order; unfinished ones are proposed again first.
 
-        Records of another search space are another study's.
+        Records of another search space, of other objectives or of another layout are another study's.
         """
         mine = [r for r in self._journal.read() if (r.get("study"), r.get("space")) == (self.name, self._space_hash)]
         self._time_over = any(r["record"] == "study_end" and self._asks_no_more_than(r) for r in mine)
@@ -224,7 +269,7 @@ class Study:
                 self._study.enqueue_trial(dict(past.params))
                 self._begin()
                 for epoch, value in past.epochs.items():
-                    self._open[past.number].report(value, epoch)
+                    self._note(self._open[past.number], epoch, value)
                 self._again.append(past)
 
     def _asks_no_more_than(self, end: Mapping[str, Any]) -> bool:
@@ -243,28 +288,37 @@ class Study:
             if end is None:
                 yield Trial(number, params, epochs)
             else:
-                yield FinishedTrial(number, params, epochs, end["state"], end["value"], end["cause"])
+                values = {name: end[VALUE + name] for name in self.objectives if end["state"] == "complete"}
+                yield FinishedTrial(number, params, epochs, end["state"], values, end["cause"])
 
     def _frozen(self, trial: FinishedTrial) -> optuna.trial.FrozenTrial:
         from optuna.trial import create_trial
 
         return create_trial(
             state=_optuna_state(trial.state),
-            value=trial.value,
+            values=[trial.values[name] for name in self.objectives] if trial.values else None,
             params=dict(trial.params),
             distributions=self._distributions,
-            intermediate_values=dict(trial.epochs),
+            intermediate_values=dict(trial.epochs) if self._epochs_are_the_objective else {},
         )
+
+
+def _space_hash(space: Space, objectives: Sequence[str]) -> str:
+    """Stands in every record: only trials of the same space, objectives and layout are read back."""
+    dimensions = {path: item.model_dump(mode="json") for path, item in space.items()}
+    return content_hash({"layout": LAYOUT, "objectives": list(objectives), "space": dimensions})
 
 
 # ---------------------------------------------------------------- Optuna's words
 
 
-def _quiet_study() -> optuna.Study:
+def _quiet_study(objectives: Sequence[str]) -> optuna.Study:
     import optuna
+    from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+    directions = [StudyDirection.MAXIMIZE if sign(name) > 0 else StudyDirection.MINIMIZE for name in objectives]
+    return optuna.create_study(directions=directions, storage=optuna.storages.InMemoryStorage())
 
 
 def _sampler(settings: Search, seed: int) -> optuna.samplers.BaseSampler:

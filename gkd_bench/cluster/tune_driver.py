@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.session import TRIAL_CPUS
-from gkd_bench.cluster.tune_search import Job, requester_name
+from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name
 from gkd_bench.cluster.tune_trial import StageTrial
 
 
@@ -59,13 +59,17 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: Path) -> tune.Tuner
 
 
 def make_scheduler(study: Study, job: Job) -> ASHAScheduler | FIFOScheduler:
-    """ASHA over epochs, its rungs filled with the trials of earlier runs; or no early stopping."""
+    """ASHA over epochs, its rungs filled with the trials of earlier runs; or no early stopping.
+
+    ASHA compares ``job.metric`` of the watched stage's epochs, not the study's objectives: with several of them a trial
+    that its validation Dice disqualifies is stopped, however good it might have been in the others.
+    """
     settings = study.settings
     if settings.scheduler == "none" or settings.grace_epochs >= job.epochs:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     scheduler = ASHAScheduler(
         time_attr="epoch",
-        metric="objective",
+        metric="metric",
         mode="max",
         max_t=job.epochs,
         grace_period=settings.grace_epochs,
@@ -77,7 +81,7 @@ def make_scheduler(study: Study, job: Job) -> ASHAScheduler | FIFOScheduler:
         nobody: Any = None
         scheduler.on_trial_add(nobody, past)
         for epoch, value in sorted(trial.epochs.items()):
-            scheduler.on_trial_result(nobody, past, {"epoch": epoch, "objective": value})
+            scheduler.on_trial_result(nobody, past, {"epoch": epoch, "metric": value})
     return scheduler
 
 
@@ -103,26 +107,35 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial that has to run; those whose result is in the store are told right here."""
         while not self._interrupted and (trial := self.study.ask()) is not None:
-            nodes = list(self.job.make_nodes(trial.params))
-            last = nodes[-1].key
-            if self.job.has(last):
-                self.study.tell(trial.number, "complete", self.job.final_value(last))
+            stages = self.job.make_nodes(trial.params)
+            if self.job.has(stages.last):
+                self.study.tell(trial.number, "complete", self.job.final_values(stages.last))
                 continue
             requester = requester_name(self.study, trial)
-            self._engine.submit(nodes, self.job.priority, requester)
-            self._open[trial_id] = _Open(trial, requester, tuple(node.key for node in nodes))
-            seen = {str(epoch): value for epoch, value in trial.epochs.items() if epoch < self.job.epochs}
-            return {"key": last, "seen": seen, "objective": self.job.objective}
+            self._engine.submit(stages.nodes, self.job.priority, requester)
+            self._open[trial_id] = _Open(trial, requester, tuple(node.key for node in stages.nodes))
+            return {
+                "watched": stages.watched,
+                "last": stages.last,
+                "metric": self.job.metric,
+                "seen": self._seen(trial, stages),
+            }
         return Searcher.FINISHED
+
+    def _seen(self, trial: Trial, stages: TrialStages) -> dict[str, float]:
+        """Epochs of an interrupted run; none when its training is over, which ASHA must not stop any more."""
+        if self.job.has(stages.watched):
+            return {}
+        return {str(epoch): value for epoch, value in trial.epochs.items() if epoch < self.job.epochs}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch of a trial."""
         work = self._open.get(trial_id)
-        if work is not None and "objective" in result:
-            self.study.report(work.trial.number, result["epoch"], result["objective"])
+        if work is not None and "metric" in result:
+            self.study.report(work.trial.number, result["epoch"], result["metric"])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """End a trial. When its stage has not ended, the scheduler stopped it: its stages are taken back."""
+        """End a trial. When its last stage has not ended, the scheduler stopped it: its stages are taken back."""
         work = self._open.get(trial_id)
         if work is None:
             return
@@ -135,7 +148,7 @@ class StudySearcher(Searcher):
     def _tell(self, work: _Open, state: str, cause: str) -> None:
         number, last = work.trial.number, work.keys[-1]
         if state in ("done", "cached") or (state == "cut" and self.job.has(last)):  # stopped too late to save anything
-            self.study.tell(number, "complete", self.job.final_value(last))
+            self.study.tell(number, "complete", self.job.final_values(last))
         elif state == "cut":
             self.study.tell(number, "pruned")
         elif state in ("failed", "died"):

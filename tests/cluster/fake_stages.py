@@ -1,11 +1,13 @@
 """A stage runner for tests: sleeps, reports epochs, writes one marker file; crashes, kills itself or hangs when told to.
 
-Settings: ``epochs``, ``seconds`` (each epoch), ``value`` (objective of the last epoch), ``fail`` (message), ``kill_at``
-(epoch before which this process kills itself, once), ``gather`` (collective every epoch).
+Settings: ``epochs``, ``seconds`` (each epoch), ``value`` (metric of the last epoch), ``scores`` (what it leaves as values of
+a trial; without them ``value`` as ``source_val``), ``fail`` (message), ``kill_at`` (epoch before which this process kills
+itself, once), ``gather`` (collective every epoch).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -34,9 +36,10 @@ def runs(store: Path, key: str) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def final_value(store: Path, key: str) -> float:
-    """The objective that a finished stage left."""
-    return float(artefact(store, key).read_text())
+def final_values(store: Path, key: str) -> dict[str, float]:
+    """The values that a finished stage left."""
+    scores: dict[str, float] = json.loads(artefact(store, key).read_text())
+    return scores
 
 
 def execute(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
@@ -66,7 +69,7 @@ def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
             checkpoint.write_text(str(epoch))
             monitor.report(Progress(epoch, epochs, {"val/dice": value * epoch / epochs}, 0.0))
     if workplace.rank == 0:
-        artefact(workplace.store, node.key).write_text(str(value))
+        artefact(workplace.store, node.key).write_text(json.dumps(settings.get("scores", {"source_val": value})))
     return Outcome("done")
 
 

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import fake_stages
 import pytest
-from fake_stages import final_value, node, runs
+from fake_stages import final_values, node, runs
 
 from gkd_bench.cluster.engine import load_runner
 from gkd_bench.cluster.inprocess import InProcessEngine
-from gkd_bench.cluster.search import Study
-from gkd_bench.cluster.tune_search import Job, run_study_inprocess
-from gkd_bench.config.schema import Range, Search
+from gkd_bench.cluster.search import Study, Value
+from gkd_bench.cluster.tune_search import Job, TrialStages, run_study_inprocess
+from gkd_bench.config.schema import Choice, Range, Search
 from gkd_bench.errors import ClusterError, StageError
 from gkd_bench.stages.monitor import Monitor, Outcome, Progress, Workplace
 from gkd_bench.store.node import StageNode
@@ -110,31 +110,67 @@ def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(
     def has(key: str) -> bool:
         return (tmp_path / key).exists()
 
-    def make_nodes(params: object) -> list[StageNode]:
+    def make_nodes(params: object) -> TrialStages:
         assert isinstance(params, dict)
         trouble: dict[str, Any] = {"fail": "NaN loss"} if params["weight"] > 0.8 else {}
-        return [teacher, node("distill", {"teacher": teacher}, value=params["weight"], epochs=2, **trouble)]
+        distill = node("distill", {"teacher": teacher}, value=params["weight"], epochs=2, **trouble)
+        return TrialStages((teacher, distill), distill.key)
 
     def run() -> Study:
         search = Search(sampler="random", trials=8)
         study = Study("s", {"weight": Range(low=0.0, high=1.0)}, search, 0, RecordLog(tmp_path / "j.jsonl"))
-        run_study_inprocess(study, Job(make_nodes, lambda key: final_value(tmp_path, key), has, epochs=2), engine)
+        run_study_inprocess(study, Job(make_nodes, lambda key: final_values(tmp_path, key), has, epochs=2), engine)
         return study
 
     first = run()
     states = [trial.state for trial in first.finished()]
     assert states.count("failed") >= 1 and len(states) == 8
     assert all("NaN loss" in trial.cause for trial in first.finished() if trial.state == "failed")
-    best = first.best()
-    assert best is not None and best.value == max(t.value for t in first.finished() if t.value is not None)
-    assert best.epochs == {1: pytest.approx(best.value / 2), 2: best.value}
+    (best,) = first.front()
+    value = best.values["source_val"]
+    assert value == first.best_value() == max(t.values["source_val"] for t in first.finished() if t.values)
+    assert best.epochs == {1: pytest.approx(value / 2), 2: value}
     begun = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*.runs")}
     assert set(begun.values()) == {1}
     assert run().finished() == first.finished()
     (tmp_path / "j.jsonl").unlink()  # even without its journal the study trains nothing twice
-    assert [trial.value for trial in run().finished()] == [trial.value for trial in first.finished()]
+    assert [trial.values for trial in run().finished()] == [trial.values for trial in first.finished()]
     done = [key for key in begun if (tmp_path / key.removesuffix(".runs")).exists()]
     assert all(len((tmp_path / key).read_text().splitlines()) == 1 for key in done)
+
+
+def test_trial_takes_epochs_from_the_training_and_values_from_the_stage_that_scores_it(
+    engine: InProcessEngine, tmp_path: Path
+) -> None:
+    def make_nodes(params: Mapping[str, Value]) -> TrialStages:
+        w = params["w"]
+        distill = node("distill", epochs=2, value=w, **({"fail": "NaN loss"} if w == 0.3 else {}))
+        trouble = {"fail": "no room left"} if w == 0.2 else {}
+        scores = {"source_val": w, "stress_fsd": None if w == 0.4 else 1.0}
+        stress = node("stress", {"model": distill}, epochs=3, value=99.0, scores=scores, **trouble)
+        return TrialStages((distill, stress), distill.key)
+
+    search = Search(sampler="grid", trials=4, objectives=("source_val", "stress_fsd"))
+    space = {"w": Choice(choice=(0.1, 0.2, 0.3, 0.4))}
+    study = Study("s", space, search, 0, RecordLog(tmp_path / "j.jsonl"))
+    job = Job(make_nodes, lambda key: final_values(tmp_path, key), lambda key: (tmp_path / key).exists(), epochs=2)
+    run_study_inprocess(study, job, engine)
+    good, unscored, untrained, unmeasured = sorted(study.finished(), key=lambda trial: str(trial.params["w"]))
+    assert (good.state, good.values, good.epochs) == (
+        "complete",
+        {"source_val": 0.1, "stress_fsd": 1.0},
+        {1: 0.05, 2: 0.1},
+    )
+    assert unscored.state == "failed" and "stress" in unscored.cause and "no room left" in unscored.cause
+    assert unscored.epochs == {1: 0.1, 2: 0.2}
+    assert untrained.state == "failed" and untrained.cause.startswith("distill") and "NaN loss" in untrained.cause
+    assert (unmeasured.state, unmeasured.cause) == ("failed", "its objective stress_fsd is None")
+    assert study.front() == [good]
+
+
+def test_watched_stage_that_is_not_among_the_trials_stages_is_refused() -> None:
+    with pytest.raises(ClusterError, match="abc"):
+        TrialStages((node(),), "abc")
 
 
 def test_progress_values_are_those_of_the_stage(engine: InProcessEngine) -> None:

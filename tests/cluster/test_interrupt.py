@@ -20,11 +20,11 @@ import sys
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children without
 from pathlib import Path
-from fake_stages import artefact, final_value, node
+from fake_stages import artefact, final_values, node
 from gkd_bench.cluster.ray_engine import Places, RayEngine
 from gkd_bench.cluster.search import Study
 from gkd_bench.cluster.session import RaySession
-from gkd_bench.cluster.tune_search import Job, run_study_on_ray
+from gkd_bench.cluster.tune_search import Job, TrialStages, run_study_on_ray
 from gkd_bench.config.schema import Choice, Compute, Search
 from gkd_bench.store.records import RecordLog
 
@@ -32,11 +32,13 @@ store, compute = Path(sys.argv[1]), Compute()
 has = lambda key: artefact(store, key).exists()
 search = Search(sampler="grid", trials=2, scheduler="none")
 study = Study("s", {"value": Choice(choice=(0.5, 0.6))}, search, 0, RecordLog(store / "study.jsonl"), {"value": 0.5})
-make = lambda params: [node(epochs=4, seconds=0.75, **params)]
+def make(params):
+    training = node(epochs=4, seconds=0.75, **params)
+    return TrialStages((training,), training.key)
 with RaySession(compute) as session:
     with RayEngine(session, compute, Places(store, store, runner="fake_stages:execute"), has) as engine:
         try:
-            run_study_on_ray(study, Job(make, lambda key: final_value(store, key), has, 4), engine)
+            run_study_on_ray(study, Job(make, lambda key: final_values(store, key), has, 4), engine)
         except KeyboardInterrupt:
             print("interrupted")
             raise SystemExit(3)
@@ -61,5 +63,8 @@ def test_interrupt_ends_soon_keeps_the_checkpoint_and_the_next_run_goes_on(tmp_p
     assert 1 <= int(checkpoint.read_text()) < 4
     assert start(tmp_path).wait(120) == 0, (tmp_path / "log").read_text()
     ends = [r for r in RecordLog(tmp_path / "study.jsonl").read() if r["record"] == "trial_end"]
-    assert [(r["number"], r["state"], r["value"]) for r in ends] == [(0, "complete", 0.5), (1, "complete", 0.6)]
+    assert [(r["number"], r["state"], r["value/source_val"]) for r in ends] == [
+        (0, "complete", 0.5),
+        (1, "complete", 0.6),
+    ]
     assert runs(tmp_path, first.key) == 2

@@ -16,8 +16,8 @@ from gkd_bench.store.node import StageNode
 def test_stages_in_process_get_the_threads_of_their_own_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pools = (
         Pool(stages=("evaluate", "semantic"), cpus=1),
-        Pool(stages=("teacher", "baseline"), cpus=3),
-        Pool(stages=("alignment", "distill"), cpus=2),
+        Pool(stages=("teacher", "baseline", "efficiency"), cpus=3),
+        Pool(stages=("alignment", "distill", "stress"), cpus=2),
     )
     threads: dict[str, int] = {}
 

@@ -36,6 +36,19 @@ def test_panel_and_line_say_what_runs_how_fast_and_how_long() -> None:
             assert part in shown
 
 
+@pytest.mark.parametrize(
+    ("search", "text"),
+    [
+        (SearchStatus(1, 2, 0.7421, "source_val"), "best source_val 0.7421"),
+        (SearchStatus(1, 2, 0.0312, "stress_fsd"), "best stress_fsd 0.0312"),
+        (SearchStatus(1, 2, 41_600_000.0, "student_macs"), "best student_macs 4.16e+07"),
+        (SearchStatus(1, 2, None, "source_val"), "trials 1/2 | groups 1"),
+    ],
+)
+def test_best_value_is_named_and_fits_its_size(search: SearchStatus, text: str) -> None:
+    assert text in LiveView(lambda: SNAPSHOT, lambda: search).line()
+
+
 def test_groups_that_are_not_up_yet_are_said_to_start() -> None:
     assert "worker groups are starting" in LiveView(Snapshot).line()
 

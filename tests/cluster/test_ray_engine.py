@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_stages import artefact, final_value, node, runs
+from fake_stages import artefact, final_values, node, runs
 
 from gkd_bench.cluster.ray_engine import Places, RayEngine
 from gkd_bench.cluster.search import Study
 from gkd_bench.cluster.session import RaySession
-from gkd_bench.cluster.tune_search import Job, run_study_on_ray
-from gkd_bench.config.schema import Compute, Pool, Range, Search
+from gkd_bench.cluster.tune_search import Job, MakeStages, TrialStages, run_study_on_ray
+from gkd_bench.config.schema import Choice, Compute, Pool, Range, Search
 from gkd_bench.errors import ClusterError, StageError
-from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import RecordLog
 
 pytestmark = pytest.mark.ray
 
-ALONE = Pool(stages=("teacher", "baseline", "semantic", "alignment", "distill"))
+ALONE = Pool(stages=("teacher", "baseline", "semantic", "alignment", "distill", "stress", "efficiency"))
 PAIR = Pool(stages=("evaluate",), workers=2)
 COMPUTE = Compute(pools=(ALONE, PAIR), max_failures=1)
 
@@ -116,19 +115,25 @@ def test_one_failing_rank_fails_the_stage_and_its_group_is_replaced(engine: RayE
     assert engine.wait([good.key]) == {good.key: "done"}
 
 
+def job_of(make_nodes: MakeStages, store: Path) -> Job:
+    return Job(make_nodes, lambda key: final_values(store, key), lambda key: artefact(store, key).exists(), epochs=4)
+
+
 def make_job(store: Path, name: str) -> Job:
-    def make_nodes(params: Any) -> list[StageNode]:
+    def make_nodes(params: Any) -> TrialStages:
         teacher = node("teacher", name=name, seconds=0.5)
-        return [teacher, node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=params["w"])]
+        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=params["w"])
+        return TrialStages((teacher, distill), distill.key)
 
-    return Job(make_nodes, lambda key: final_value(store, key), lambda key: artefact(store, key).exists(), epochs=4)
+    return job_of(make_nodes, store)
 
 
-def make_study(path: Path, **settings: Any) -> Study:
+def make_study(
+    path: Path, space: dict[str, Range | Choice] | None = None, first: float = 0.9, **settings: Any
+) -> Study:
     search = Search(**{"sampler": "random", "trials": 6, "concurrency": 2, "reduction": 2, **settings})
-    return Study(
-        "chase_db1/gkd", {"w": Range(low=0.0, high=1.0)}, search, 0, RecordLog(path / "study.jsonl"), {"w": 0.9}
-    )
+    journal = RecordLog(path / "study.jsonl")
+    return Study("chase_db1/gkd", space or {"w": Range(low=0.0, high=1.0)}, search, 0, journal, {"w": first})
 
 
 def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
@@ -136,14 +141,15 @@ def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
 ) -> None:
     groups = placement_groups()
     study, job = make_study(tmp_path), make_job(store, "asha")
-    best = run_study_on_ray(study, job, engine)
+    run_study_on_ray(study, job, engine)
     ended = study.finished()
     assert [trial.number for trial in ended] == list(range(6))
     assert {trial.state for trial in ended} == {"complete", "pruned"}
-    assert best is not None and best.value == max(trial.value for trial in ended if trial.value is not None)
+    values = [trial.values["source_val"] for trial in ended if trial.values]
+    assert [trial.values["source_val"] for trial in study.front()] == [max(values)]
     assert runs(store, node("teacher", name="asha", seconds=0.5).key) == 1
     for trial in ended:
-        last = job.make_nodes(trial.params)[-1].key
+        last = job.make_nodes(trial.params).last
         assert artefact(store, last).exists() == (trial.state == "complete")
     free = node(seed=11)
     engine.submit([free])
@@ -158,6 +164,33 @@ def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
     assert engine.snapshot().running == ()
 
 
+def test_trials_with_a_scoring_stage_complete_are_stopped_before_it_or_fail_in_it(
+    engine: RayEngine, store: Path, tmp_path: Path
+) -> None:
+    def make_nodes(params: Any) -> TrialStages:
+        w = params["w"]
+        distill = node("distill", epochs=4, seconds=0.3, value=w)
+        trouble = {"fail": "no room left"} if w == 0.55 else {}
+        scores = {"source_val": w, "stress_fsd": 10 * w}
+        stress = node("stress", {"model": distill}, value=99.0, scores=scores, **trouble)
+        return TrialStages((distill, stress), distill.key)
+
+    space: dict[str, Range | Choice] = {"w": Choice(choice=(0.5, 0.55, 0.1, 0.6))}
+    asked: dict[str, Any] = {"sampler": "grid", "trials": 4, "concurrency": 1}
+    study = make_study(tmp_path, space, 0.5, objectives=("source_val", "stress_fsd"), **asked)
+    run_study_on_ray(study, job_of(make_nodes, store), engine)
+    ended = {trial.params["w"]: trial for trial in study.finished()}
+    first, stopped, unscored, second = (ended[w] for w in (0.5, 0.1, 0.55, 0.6))
+    assert [trial.number for trial in (first, stopped, unscored, second)] == [0, 1, 2, 3]
+    assert study.front() == [first, second]
+    assert first.values == {"source_val": 0.5, "stress_fsd": 5.0}
+    assert list(first.epochs) == list(unscored.epochs) == [1, 2, 3, 4] and list(stopped.epochs) == [1]
+    assert (stopped.state, stopped.values, unscored.state, unscored.values) == ("pruned", {}, "failed", {})
+    assert "stress" in unscored.cause and "no room left" in unscored.cause
+    scored = [runs(store, make_nodes(trial.params).last) for trial in (first, stopped, unscored, second)]
+    assert scored == [1, 0, 1, 1]
+
+
 def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store: Path, tmp_path: Path) -> None:
     study = make_study(tmp_path, trials=4, concurrency=4, scheduler="none")
     run_study_on_ray(study, make_job(store, "starve"), engine)  # 3 of 4 CPUs are the groups'
@@ -165,7 +198,7 @@ def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store:
     begun = time.monotonic()
     again = make_study(tmp_path / "again", trials=4, concurrency=4, scheduler="none")
     run_study_on_ray(again, make_job(store, "starve"), engine)
-    assert [trial.value for trial in again.finished()] == [trial.value for trial in study.finished()]
+    assert [trial.values for trial in again.finished()] == [trial.values for trial in study.finished()]
     assert time.monotonic() - begun < 15.0
 
 

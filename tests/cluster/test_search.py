@@ -7,8 +7,10 @@ from typing import Any
 import optuna
 import pytest
 
+from gkd_bench.cluster import search
 from gkd_bench.cluster.search import FinishedTrial, Study, Trial
 from gkd_bench.config.schema import Choice, Range, Search
+from gkd_bench.store.node import content_hash
 from gkd_bench.store.records import RecordLog
 
 SPACE: dict[str, Range | Choice] = {
@@ -17,6 +19,12 @@ SPACE: dict[str, Range | Choice] = {
 }
 DEFAULT: dict[str, float | int | str | bool] = {"methods.gkd.cross": 0.3, "methods.gkd.graph_loss": "mse"}
 SAMPLERS = ["tpe", "random", "grid"]
+OBJECTIVES = [
+    ("source_val",),
+    ("stress_fsd",),
+    ("source_val", "stress_fsd"),
+    ("source_val", "source_val_stressed", "student_macs"),
+]
 
 
 def settings(**changes: Any) -> Search:
@@ -33,29 +41,74 @@ def score(trial: Trial) -> float:
     return (0.2 if trial.params["methods.gkd.graph_loss"] == "mse" else 0.0) - abs(math.log(cross) - math.log(0.1))
 
 
+def values(trial: Trial) -> dict[str, float]:
+    """A value of every objective; they disagree about the best point."""
+    cross = trial.params["methods.gkd.cross"]
+    assert isinstance(cross, float)
+    stressed = -abs(math.log(cross) - math.log(0.3))
+    return {
+        "source_val": score(trial),
+        "source_val_stressed": stressed,
+        "stress_fsd": cross,
+        "student_macs": 1e9 / cross,
+    }
+
+
+def end(study: Study, trial: Trial) -> None:
+    """End a trial: every third is stopped early, every fourth fails."""
+    study.report(trial.number, 1, score(trial) - 1)
+    if trial.number % 3 == 2:
+        study.tell(trial.number, "pruned")
+    elif trial.number % 4 == 3:
+        study.tell(trial.number, "failed", cause="NaN loss")
+    else:
+        study.tell(trial.number, "complete", values(trial))
+
+
 def play(study: Study, trials: int = 100) -> list[FinishedTrial]:
-    """Run up to so many trials; every third is stopped early, every fourth fails."""
+    """Run up to so many trials, one after another."""
     while trials > 0 and (trial := study.ask()) is not None:
-        study.report(trial.number, 1, score(trial) - 1)
-        if trial.number % 3 == 2:
-            study.tell(trial.number, "pruned")
-        elif trial.number % 4 == 3:
-            study.tell(trial.number, "failed", cause="NaN loss")
-        else:
-            study.tell(trial.number, "complete", score(trial))
+        end(study, trial)
         trials -= 1
     return study.finished()
 
 
+@pytest.mark.parametrize("objectives", OBJECTIVES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_interrupted_study_proposes_what_the_undisturbed_one_proposes(tmp_path: Path, sampler: str) -> None:
-    whole = play(study(tmp_path, "whole", sampler=sampler))
-    while study(tmp_path, "parts", sampler=sampler).remaining:
-        part = study(tmp_path, "parts", sampler=sampler)
+def test_interrupted_study_proposes_what_the_undisturbed_one_proposes(
+    tmp_path: Path, sampler: str, objectives: tuple[str, ...]
+) -> None:
+    asked: dict[str, Any] = {"sampler": sampler, "objectives": objectives}
+    whole = play(study(tmp_path, "whole", **asked))
+    while study(tmp_path, "parts", **asked).remaining:
+        part = study(tmp_path, "parts", **asked)
         play(part, 1)
         part.ask()  # begun, never ended
-    assert study(tmp_path, "parts", sampler=sampler).finished() == whole
+    assert study(tmp_path, "parts", **asked).finished() == whole
     assert len(whole) == (6 if sampler == "grid" else 8)  # 3 x 2 grid points
+
+
+def play_two_at_once(path: Path, restart: bool, **asked: Any) -> list[FinishedTrial]:
+    """Two trials are open whenever one ends, the older one; ``restart``: before each end, from the journal."""
+    run, running = study(path, **asked), list[Trial]()
+    while len(run.finished()) < run.size:
+        if restart:
+            run, running = study(path, **asked), []
+        while len(running) < 2 and (trial := run.ask()) is not None:
+            running.append(trial)
+        end(run, running.pop(0))
+    return run.finished()
+
+
+@pytest.mark.parametrize("objectives", OBJECTIVES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_proposals_beside_an_open_trial_do_not_depend_on_restarts(
+    tmp_path: Path, sampler: str, objectives: tuple[str, ...]
+) -> None:
+    asked: dict[str, Any] = {"sampler": sampler, "objectives": objectives, "trials": 9}
+    whole = play_two_at_once(tmp_path / "whole", restart=False, **asked)
+    assert play_two_at_once(tmp_path / "restarted", restart=True, **asked) == whole
+    assert len({str(trial.params) for trial in whole}) == len(whole)
 
 
 def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Path) -> None:
@@ -63,13 +116,13 @@ def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Pa
     first, second = before.ask(), before.ask()
     assert first is not None and second is not None
     before.report(first.number, 1, 0.4)
-    before.tell(second.number, "complete", 0.5)
+    before.tell(second.number, "complete", {"source_val": 0.5})
     after = study(tmp_path)
     again = after.ask()
     assert again == Trial(0, first.params, {1: 0.4})
     assert after.remaining == 6
     after.report(0, 1, 0.4)
-    after.tell(0, "complete", 0.6)
+    after.tell(0, "complete", {"source_val": 0.6})
     assert [trial.number for trial in after.finished()] == [0, 1]
     assert sum(r["record"] == "trial_epoch" for r in RecordLog(tmp_path / "study.jsonl").read()) == 1
 
@@ -90,7 +143,7 @@ def test_grid_visits_every_point_once_and_ends(tmp_path: Path) -> None:
     points = []
     while (trial := grid.ask()) is not None:
         points.append((trial.params["a"], trial.params["b"]))
-        grid.tell(trial.number, "complete", 0.0)
+        grid.tell(trial.number, "complete", {"source_val": 0.0})
     assert points[0] == (1.0, 2)
     assert sorted(points) == [(a, b) for a in (0.01, pytest.approx(0.1), 1.0) for b in (1, 2)]
 
@@ -98,7 +151,7 @@ def test_grid_visits_every_point_once_and_ends(tmp_path: Path) -> None:
 def visited(study: Study, path: str) -> list[float | int | str | bool]:
     """The values of one parameter of all trials, in their order."""
     while (trial := study.ask()) is not None:
-        study.tell(trial.number, "complete", 0.0)
+        study.tell(trial.number, "complete", {"source_val": 0.0})
     return [trial.params[path] for trial in study.finished()]
 
 
@@ -130,9 +183,9 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
 def test_tpe_finds_better_points_than_the_first_random_ones(tmp_path: Path) -> None:
     tpe = study(tmp_path, trials=40, startup_trials=8)
     while (trial := tpe.ask()) is not None:
-        tpe.tell(trial.number, "complete", score(trial))
-    values = [trial.value for trial in tpe.finished() if trial.value is not None]
-    assert sum(values[-15:]) / 15 > sum(values[1:9]) / 8
+        tpe.tell(trial.number, "complete", values(trial))
+    scores = [trial.values["source_val"] for trial in tpe.finished()]
+    assert sum(scores[-15:]) / 15 > sum(scores[1:9]) / 8
 
 
 def test_stopped_and_failed_trials_are_told_to_optuna_as_such(tmp_path: Path) -> None:
@@ -152,25 +205,11 @@ def test_value_that_is_not_finite_fails_the_trial_with_its_cause(tmp_path: Path)
         trial = run.ask()
         assert trial is not None
         run.report(trial.number, 1, math.nan)
-        ended = run.tell(trial.number, "complete", value)
-        assert (ended.state, ended.value, ended.epochs) == ("failed", None, {})
-        assert str(value) in ended.cause
-    assert run.best() is None
+        ended = run.tell(trial.number, "complete", {"source_val": value})
+        assert (ended.state, ended.values, ended.epochs) == ("failed", {}, {})
+        assert ended.cause == f"its objective source_val is {value}"
+    assert run.front() == [] and run.best_value() is None
     assert run.ask() is not None
-
-
-def test_best_is_the_largest_complete_value_and_the_earliest_of_equals(tmp_path: Path) -> None:
-    run = study(tmp_path)
-    for value in (0.5, 0.7, 0.7):
-        trial = run.ask()
-        assert trial is not None
-        run.tell(trial.number, "complete", value)
-    pruned = run.ask()
-    assert pruned is not None
-    run.report(pruned.number, 1, 0.9)
-    run.tell(pruned.number, "pruned")
-    best = run.best()
-    assert best is not None and (best.number, best.value) == (1, 0.7)
 
 
 def test_more_trials_extend_a_finished_study(tmp_path: Path) -> None:
@@ -247,3 +286,22 @@ def test_journal_is_flat_records(tmp_path: Path) -> None:
         assert record["study"] == "chase" and record["number"] == 0
         assert not any(isinstance(value, dict | list) for value in record.values())
     assert kinds == ["trial_start", "trial_epoch", "trial_end"]
+
+
+def test_journal_of_another_layout_is_another_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(study(tmp_path))
+    monkeypatch.setattr(search, "LAYOUT", search.LAYOUT + 1)
+    assert study(tmp_path).finished() == []
+
+
+def test_journal_from_before_there_were_several_objectives_is_another_study(tmp_path: Path) -> None:
+    space = content_hash({path: item.model_dump(mode="json") for path, item in sorted(SPACE.items())})
+    head = {"study": "chase", "space": space, "number": 0}
+    params = {f"param/{path}": value for path, value in DEFAULT.items()}
+    journal = RecordLog(tmp_path / "study.jsonl")
+    journal.append({"record": "trial_start", **head, **params})
+    journal.append({"record": "trial_end", **head, "state": "complete", "value": 0.7, "cause": ""})
+    fresh = study(tmp_path)
+    assert fresh.finished() == [] and fresh.remaining == 8
+    play(fresh)
+    assert len(study(tmp_path).finished()) == 8

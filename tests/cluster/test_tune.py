@@ -18,11 +18,10 @@ from gkd_bench.cluster.inprocess import InProcessEngine  # noqa: E402
 from gkd_bench.cluster.messages import StageEvent, StageFailure, StagePoll  # noqa: E402
 from gkd_bench.cluster.search import Study  # noqa: E402
 from gkd_bench.cluster.tune_driver import StudySearcher, make_scheduler  # noqa: E402
-from gkd_bench.cluster.tune_search import Job  # noqa: E402
-from gkd_bench.cluster.tune_trial import stage_results  # noqa: E402
+from gkd_bench.cluster.tune_search import Job, TrialStages  # noqa: E402
+from gkd_bench.cluster.tune_trial import trial_results  # noqa: E402
 from gkd_bench.config.schema import Range, Search  # noqa: E402
 from gkd_bench.stages.monitor import Outcome, Progress, Workplace  # noqa: E402
-from gkd_bench.store.node import StageNode  # noqa: E402
 from gkd_bench.store.records import RecordLog  # noqa: E402
 
 EPOCHS = 4
@@ -33,10 +32,24 @@ def news(epochs: Iterable[int], end: Any = None, fatal: str = "") -> News:
     return News({"k": StagePoll(events, 0, end)}, fatal)
 
 
-def listen(*answers: News, seen: dict[int, float] | None = None) -> list[tuple[int, float | None, str | None]]:
+def listen(*answers: News, seen: dict[int, float] | None = None, last: str = "k") -> list[tuple[Any, ...]]:
+    """What a trial that watches ``k`` reports; every answer has to be asked for, under the right key."""
     waiting = list(answers)
-    results = stage_results(lambda since: waiting.pop(0), "k", "val/dice", seen or {})
-    return [(r["epoch"], r.get("objective"), r.get("state")) for r in results]
+
+    def poll(key: str, since: int) -> News:
+        assert key in waiting[0].stages
+        return waiting.pop(0)
+
+    results = list(trial_results(poll, "k", last, "val/dice", seen or {}))
+    assert waiting == []
+    assert [r.get("done", False) for r in results] == [False] * (len(results) - 1) + [True]
+    return [(r["epoch"], r.get("metric"), r.get("state")) for r in results]
+
+
+def scoring(end: Any = None, fatal: str = "") -> News:
+    """News of the last stage; it reports an epoch that must not count."""
+    event = StageEvent("progress", Progress(9, 9, {"val/dice": 0.99}))
+    return News({"s": StagePoll((event,), 1, end)}, fatal)
 
 
 def test_trial_reports_epochs_and_keeps_the_last_one_for_the_end() -> None:
@@ -74,23 +87,59 @@ def test_trial_says_how_its_stage_ended_without_inventing_an_objective(last: New
     assert listen(last) == [(0, None, state)]
 
 
+def test_trial_keeps_its_last_epoch_until_the_stage_that_scores_it_has_ended() -> None:
+    training = (news([1, 2]), news([3, 4]), news([], Outcome("done")))
+    assert listen(*training, scoring(), scoring(Outcome("done")), last="s") == [
+        (1, 0.1, None),
+        (2, 0.2, None),
+        (3, 0.3, None),
+        (4, 0.4, "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        (scoring(Outcome("cached")), "cached"),
+        (scoring(Outcome("stopped")), "stopped"),
+        (scoring(StageFailure("s", "stress", "no room left")), "failed"),
+        (scoring(fatal="no group"), "fatal"),
+    ],
+)
+def test_trial_ends_as_its_last_stage_does(end: News, state: str) -> None:
+    assert listen(news([], Outcome("cached")), end, last="s", seen={3: 0.3}) == [(3, 0.3, None), (3, 0.3, state)]
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        (news([1], Outcome("stopped")), "stopped"),
+        (news([1], StageFailure("k", "distill", "NaN")), "failed"),
+        (news([1], fatal="no group"), "fatal"),
+    ],
+)
+def test_trial_whose_training_has_no_artefact_waits_for_nothing_more(end: News, state: str) -> None:
+    assert listen(end, last="s") == [(1, 0.1, None), (1, 0.1, state)]
+
+
 class Bench:
     """A study, its Tune searcher, and an in-process engine whose stages are run by hand."""
 
     def __init__(self, path: Path, **search: Any) -> None:
-        self.store: dict[str, float] = {}
+        self.store: dict[str, dict[str, float]] = {}
         settings = Search(**{"sampler": "random", "trials": 4, **search})
         self.study = Study("s", {"w": Range(low=0.0, high=1.0)}, settings, 0, RecordLog(path / "j.jsonl"))
         self.engine = InProcessEngine(lambda *_: Outcome("done"), Workplace(path, path), self.store.__contains__)
         self.job = Job(self.nodes, self.store.__getitem__, self.store.__contains__, EPOCHS)
         self.searcher = StudySearcher(self.study, self.job, self.engine)
 
-    def nodes(self, params: Any) -> list[StageNode]:
+    def nodes(self, params: Any) -> TrialStages:
         teacher = node("teacher")
-        return [teacher, node("distill", {"teacher": teacher}, w=params["w"])]
+        distill = node("distill", {"teacher": teacher}, w=params["w"])
+        return TrialStages((teacher, distill, node("stress", {"model": distill})), distill.key)
 
     def result(self, epoch: int, value: float, **more: Any) -> dict[str, Any]:
-        return {"epoch": epoch, "objective": value, **more}
+        return {"epoch": epoch, "metric": value, **more}
 
     def counts(self) -> dict[str, int]:
         return {str(status): count for status, count in self.engine.snapshot().counts.items()}
@@ -100,27 +149,35 @@ def test_proposing_submits_and_early_stopping_takes_back_only_what_nobody_else_w
     bench = Bench(tmp_path)
     bench.searcher.suggest("a")
     bench.searcher.suggest("b")
-    assert bench.counts() == {"ready": 1, "waiting": 2}
+    assert bench.counts() == {"ready": 1, "waiting": 4}
     bench.searcher.on_trial_result("a", bench.result(1, 0.3))
     bench.searcher.on_trial_complete("a", bench.result(2, 0.4))
-    assert bench.counts() == {"ready": 1, "waiting": 1, "stopped": 1}
+    assert bench.counts() == {"ready": 1, "waiting": 2, "stopped": 2}
     (ended,) = bench.study.finished()
-    assert (ended.state, ended.value, dict(ended.epochs)) == ("pruned", None, {1: 0.3, 2: 0.4})
+    assert (ended.state, ended.values, dict(ended.epochs)) == ("pruned", {}, {1: 0.3, 2: 0.4})
 
 
-def test_value_of_a_complete_trial_comes_from_the_store(tmp_path: Path) -> None:
+def test_trial_watches_its_training_and_ends_with_its_last_stage(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     config = bench.searcher.suggest("a")
-    bench.store[config["key"]] = 0.77
+    (start,) = RecordLog(tmp_path / "j.jsonl").read()
+    _, distill, stress = bench.nodes({"w": start["param/w"]}).nodes
+    assert config == {"watched": distill.key, "last": stress.key, "metric": "val/dice", "seen": {}}
+
+
+def test_values_of_a_complete_trial_come_from_the_store(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, objectives=("source_val", "stress_fsd"))
+    config = bench.searcher.suggest("a")
+    bench.store[config["last"]] = {"source_val": 0.77, "stress_fsd": 2.5}
     bench.searcher.on_trial_complete("a", bench.result(4, 0.5, state="done"))
     bench.searcher.suggest("b")
     bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "NaN"})
     bench.searcher.suggest("c")
     bench.searcher.on_trial_complete("c", None, error=True)
-    assert [(t.state, t.value) for t in bench.study.finished()] == [
-        ("complete", 0.77),
-        ("failed", None),
-        ("failed", None),
+    assert [(t.state, t.values) for t in bench.study.finished()] == [
+        ("complete", {"source_val": 0.77, "stress_fsd": 2.5}),
+        ("failed", {}),
+        ("failed", {}),
     ]
     assert [t.cause for t in bench.study.finished()][1] == "NaN"
 
@@ -128,20 +185,32 @@ def test_value_of_a_complete_trial_comes_from_the_store(tmp_path: Path) -> None:
 def test_trial_stopped_after_its_stage_was_published_still_counts(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     config = bench.searcher.suggest("a")
-    bench.store[config["key"]] = 0.6
+    bench.store[config["last"]] = {"source_val": 0.6}
     bench.searcher.on_trial_complete("a", bench.result(2, 0.1))
-    assert [(t.state, t.value) for t in bench.study.finished()] == [("complete", 0.6)]
+    assert [(t.state, t.values) for t in bench.study.finished()] == [("complete", {"source_val": 0.6})]
+
+
+def test_trial_stopped_before_it_was_scored_is_pruned_although_its_training_is_published(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.store[config["watched"]] = {"source_val": 0.6}
+    bench.searcher.on_trial_complete("a", bench.result(2, 0.1))
+    assert [(t.state, t.values) for t in bench.study.finished()] == [("pruned", {})]
 
 
 def test_trials_whose_result_is_stored_never_reach_tune(tmp_path: Path) -> None:
     first = Bench(tmp_path)
-    keys = [first.searcher.suggest(str(i))["key"] for i in range(4)]
+    configs = [first.searcher.suggest(str(i)) for i in range(4)]
     (tmp_path / "j.jsonl").unlink()
     second = Bench(tmp_path)
-    second.store.update(dict.fromkeys(keys, 0.5))
+    second.store.update((config["last"], {"source_val": 0.5}) for config in configs)
     assert second.searcher.suggest("x") == "FINISHED"
-    assert [trial.value for trial in second.study.finished()] == [0.5] * 4
+    assert [trial.values for trial in second.study.finished()] == [{"source_val": 0.5}] * 4
     assert second.counts() == {}
+    (tmp_path / "j.jsonl").unlink()
+    trained = Bench(tmp_path)
+    trained.store.update((config["watched"], {"source_val": 0.5}) for config in configs)
+    assert trained.searcher.suggest("x")["last"] == configs[0]["last"]  # what is not scored yet has to run
 
 
 @pytest.mark.parametrize("state", ["fatal", "stopped"])
@@ -152,27 +221,44 @@ def test_trials_cut_off_by_the_end_of_the_sweep_stay_open(tmp_path: Path, state:
     bench.searcher.on_trial_complete("a", bench.result(2, 0.4, state=state))
     assert bench.searcher.suggest("c") == "FINISHED"
     bench.searcher.withdraw()
-    assert bench.counts() == {"stopped": 3}
+    assert bench.counts() == {"stopped": 5}
     again = Bench(tmp_path)
     assert again.study.finished() == []
     assert again.searcher.suggest("a") == {**config, "seen": {"2": 0.4}}
 
 
-def test_asha_gets_the_rungs_of_earlier_runs(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, reduction=2)
+def test_trial_cut_off_while_it_was_scored_shows_asha_no_epochs_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.searcher.on_trial_complete("a", bench.result(3, 0.1, state="stopped"))
+    again = Bench(tmp_path)
+    again.store[config["watched"]] = {}
+    assert again.searcher.suggest("a") == {**config, "seen": {}}
+    again.store[config["last"]] = {"source_val": 0.1}
+    again.searcher.on_trial_complete("a", {"epoch": 0, "state": "done"})
+    (ended,) = again.study.finished()
+    assert (ended.state, dict(ended.epochs)) == ("complete", {3: 0.1})
+
+
+@pytest.mark.parametrize("objectives", [("source_val",), ("stress_fsd",), ("student_macs", "source_val")])
+def test_asha_compares_the_epochs_of_earlier_runs_whatever_the_objectives(
+    tmp_path: Path, objectives: tuple[str, ...]
+) -> None:
+    search: dict[str, Any] = {"reduction": 2, "objectives": objectives}
+    bench = Bench(tmp_path, **search)
     for value in (0.8, 0.9):
         trial = bench.study.ask()
         assert trial is not None
         bench.study.report(trial.number, 1, value)
         bench.study.tell(trial.number, "pruned")
-    scheduler: Any = make_scheduler(Bench(tmp_path, reduction=2).study, bench.job)
+    scheduler: Any = make_scheduler(Bench(tmp_path, **search).study, bench.job)
 
     class New:
         trial_id = "new"
 
     scheduler.on_trial_add(None, New)
     assert scheduler.on_trial_result(None, New, bench.result(1, 0.5)) == "STOP"
-    fresh: Any = make_scheduler(Bench(tmp_path / "none", reduction=2).study, bench.job)
+    fresh: Any = make_scheduler(Bench(tmp_path / "none", **search).study, bench.job)
     fresh.on_trial_add(None, New)
     assert fresh.on_trial_result(None, New, bench.result(1, 0.5)) == "CONTINUE"
 
