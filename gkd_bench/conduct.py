@@ -9,13 +9,15 @@ from typing import Any
 
 from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.launch import RunStudy
+from gkd_bench.cluster.objectives import best_of
 from gkd_bench.cluster.progress import SearchStatus
 from gkd_bench.cluster.search import FinishedTrial, Study
-from gkd_bench.cluster.tune_search import Job
+from gkd_bench.cluster.tune_search import Job, TrialStages
 from gkd_bench.config.load import with_parameters
-from gkd_bench.config.schema import Choice, Range, Sweep
+from gkd_bench.config.schema import OBJECTIVES, Choice, Network, Range, Sweep
 from gkd_bench.errors import StageError
 from gkd_bench.plan import Graph, Planner, graph
+from gkd_bench.report.selection import RULES, Candidate, choose, closest_to_ideal
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode, content_hash
 from gkd_bench.store.records import RecordLog
@@ -31,16 +33,20 @@ class StudyResult:
     Attributes:
         source: source domain.
         method: method searched.
-        planner: of the best trial, or of the sweep's own values when no trial completed.
+        planner: of the chosen trial, or of the sweep's own values when no trial completed.
         trials: all ended trials.
-        keys: trial number -> key of its distill stage.
+        stages: trial number -> its stages, the student's training and then its stress stage last.
+        taken: number of the chosen trial.
+        scores: number of a complete trial -> its evaluate stages, where the sweep asks for them.
     """
 
     source: str
     method: str
     planner: Planner
     trials: tuple[FinishedTrial, ...] = ()
-    keys: Mapping[int, str] = field(default_factory=dict)
+    stages: Mapping[int, TrialStages] = field(default_factory=dict)
+    taken: int | None = None
+    scores: Mapping[int, tuple[StageNode, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class SweepResult:
 
     Attributes:
         models: final training stages: teachers, baselines, semantic, alignment and distill stages.
-        scores: their evaluate stages.
+        scores: their stress and evaluate stages, and what the networks cost.
         studies: the searches.
         failures: stage in words -> cause.
     """
@@ -86,7 +92,7 @@ class Conductor:
             return None
         studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
-        if not all(self.store.has(node.key) for node in (models + scores).nodes):
+        if not all(self.store.has(node.key) for node in (models + scores + trial_scores(studies)).nodes):
             return None
         return SweepResult(models, scores, tuple(studies), {})
 
@@ -96,9 +102,11 @@ class Conductor:
 
     def status(self) -> SearchStatus:
         """How far the searches are."""
-        best = [trial.value for study in self.searches.values() if (trial := study.best()) and trial.value is not None]
-        done = sum(len(study.finished()) for study in self.searches.values())
-        return SearchStatus(done, sum(study.size for study in self.searches.values()), max(best, default=None))
+        studies, objective = self.searches.values(), self.sweep.search.objectives[0]
+        values = [study.best_value() for study in studies]
+        best = best_of(objective, values)
+        done = sum(len(study.finished()) for study in studies)
+        return SearchStatus(done, sum(study.size for study in studies), best, objective)
 
     # -- running
 
@@ -109,9 +117,11 @@ class Conductor:
             run_study(study, self._job(source, method), engine)
         studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
-        failures = _run_all(engine, models + scores)
-        plain = graph(without_distances(node) for node in scores.nodes if self._may_be_scored_plainly(node))
+        timed, untimed = _split(scores, "efficiency")
+        failures = _run_all(engine, models + untimed + trial_scores(studies))
+        plain = graph(without_distances(node) for node in untimed.nodes if self._may_be_scored_plainly(node))
         failures |= _run_all(engine, plain)
+        failures |= _run_all(engine, timed)  # when nothing else runs beside it
         kept = [node for node in scores.nodes if self.store.has(node.key)]
         return SweepResult(models, graph([*kept, *plain.nodes]), tuple(studies), failures)
 
@@ -124,32 +134,90 @@ class Conductor:
         for rank, seed in enumerate(self.sweep.seeds):
             for source in self.planner.sources():
                 engine.submit(self.planner.ancestors(source, seed), rank)
-        fixed = {name: self.planner for name in self.sweep.methods.chosen() if name not in searched_methods(self.sweep)}
+        searched, base_of = searched_methods(self.sweep), self.sweep.methods.base_of
+        fixed = {name: self.planner for name in self.sweep.methods.chosen() if base_of(name) not in searched}
         models, scores = model_graphs(self.sweep, fixed, self.planner)
         engine.submit((models + scores).nodes, FINAL_PRIORITY)
 
+    # -- searching
+
     def _job(self, source: str, method: str) -> Job:
         return Job(
-            lambda parameters: self._trial_nodes(source, method, parameters),
-            final_value=lambda key: float(self.store.get(key, verify=False).summary["val/dice"]),
+            lambda parameters: self._trial_stages(source, method, parameters),
+            final_values=lambda key: self._values(key, source, method),
             has=self.store.has,
             epochs=self.sweep.stages.distill.epochs,
             priority=SEARCH_PRIORITY,
         )
 
-    def _trial_nodes(self, source: str, method: str, parameters: Parameters) -> list[StageNode]:
-        """A trial's stages with all they build on, the scored one last."""
+    def _trial_stages(self, source: str, method: str, parameters: Parameters) -> TrialStages:
         planner, seed = self._with(parameters), self.sweep.seeds[0]
-        return [*planner.ancestors(source, seed), *planner.student(method, source, seed)]
+        nodes = planner.candidate(method, source, seed, self.planner)
+        return TrialStages(tuple(nodes), nodes[-1].inputs["model"])
+
+    def _values(self, key: str, source: str, method: str) -> dict[str, float | None]:
+        """Objectives of the epoch that the sweep's rule takes of a trial's training."""
+        taken = choose(RULES[self.sweep.selection.rule], self._candidates(key, source, method, None))
+        return {name: taken.objectives[name] for name in self.sweep.search.objectives}
+
+    def _candidates(self, key: str, source: str, method: str, number: int | None) -> list[Candidate]:
+        """The kept epochs of a training, from its stress stage."""
+        labels = {"source": source, "method": method, "seed": self.sweep.seeds[0], "trial": number, "split": "val"}
+        artefact = self.store.get(key, verify=False)
+        model = {"model": artefact.node.inputs["model"]}
+        records = [record for record in artefact.records() if record["record"] == "candidate"]
+        return [Candidate.from_record({**record, **labels, **model}) for record in records]
 
     def _result(self, source: str, method: str) -> StudyResult:
         study = self.searches[source, method]
-        best, trials = study.best(), tuple(study.finished())
-        keys = {trial.number: self._trial_nodes(source, method, trial.params)[-1].key for trial in trials}
-        return StudyResult(source, method, self._with(best.params) if best else self.planner, trials, keys)
+        trials = tuple(study.finished())
+        stages = {trial.number: self._trial_stages(source, method, trial.params) for trial in trials}
+        taken = self._take(study.front() if len(study.objectives) > 1 else trials, stages, source, method)
+        planner = self._with(taken.params) if taken else self.planner
+        scores = self._trial_scores(source, method, trials, stages)
+        return StudyResult(source, method, planner, trials, stages, taken.number if taken else None, scores)
+
+    def _take(
+        self, trials: Sequence[FinishedTrial], stages: Mapping[int, TrialStages], source: str, method: str
+    ) -> FinishedTrial | None:
+        """The trial that the sweep's selection takes, among those that are complete and still in the store."""
+        kept = [trial for trial in trials if trial.state == "complete" and self.store.has(stages[trial.number].last)]
+        if not kept:
+            return None
+        if self.sweep.selection.pick == "closest_to_ideal":
+            ways = {name: OBJECTIVES[name] for name in self.sweep.search.objectives}
+            return kept[closest_to_ideal([trial.values for trial in kept], ways)]
+        pool = [one for t in kept for one in self._candidates(stages[t.number].last, source, method, t.number)]
+        number = choose(RULES[self.sweep.selection.rule], pool).trial
+        return next(trial for trial in kept if trial.number == number)
+
+    def _trial_scores(
+        self, source: str, method: str, trials: Iterable[FinishedTrial], stages: Mapping[int, TrialStages]
+    ) -> dict[int, tuple[StageNode, ...]]:
+        """Evaluate stages of complete trials: only to compare selection rules afterwards, never to select."""
+        if not self.sweep.search.score_trials:
+            return {}
+        seed, found = self.sweep.seeds[0], {}
+        for trial in trials:
+            if trial.state == "complete":
+                chosen = self._with(trial.params)
+                ruler = self.planner.with_student(chosen.sweep.networks.student)
+                nodes = ruler.scores(chosen.distill(method, source, seed), source, seed)
+                found[trial.number] = tuple(node for node in nodes if node.kind == "evaluate")
+        return found
 
     def _with(self, parameters: Parameters) -> Planner:
-        return Planner(with_parameters(self.sweep, dict(parameters)), self.planner.references)
+        return self.planner.of(with_parameters(self.sweep, dict(parameters)))
+
+
+def _split(whole: Graph, kind: str) -> tuple[Graph, Graph]:
+    """Stages of a kind, and the others."""
+    return graph(n for n in whole.nodes if n.kind == kind), graph(n for n in whole.nodes if n.kind != kind)
+
+
+def trial_scores(studies: Iterable[StudyResult]) -> Graph:
+    """The evaluate stages of all trials."""
+    return graph(node for study in studies for nodes in study.scores.values() for node in nodes)
 
 
 def _run_all(engine: Engine, wanted: Graph) -> dict[str, str]:
@@ -161,7 +229,7 @@ def _run_all(engine: Engine, wanted: Graph) -> dict[str, str]:
 
 
 def without_distances(node: StageNode) -> StageNode:
-    """An evaluate stage that scores its model and measures no distance through alignment networks."""
+    """A scoring stage that measures no distance through alignment networks."""
     return replace(node, inputs={"model": node.inputs["model"]})
 
 
@@ -172,11 +240,11 @@ def searched_methods(sweep: Sweep) -> list[str]:
 
 
 def open_study(sweep: Sweep, planner: Planner, source: str, method: str, journal: RecordLog) -> Study:
-    """The study of a source and method. Its name holds a hash of all that a trial's value depends on besides parameters."""
+    """The study of a source and method. Its name holds a hash of all that a trial's values depend on besides parameters."""
     space = sweep.search.spaces[method]
-    fixed = with_parameters(sweep, {path: _anchor(item) for path, item in space.items()})
-    anchor = Planner(fixed, planner.references).distill(method, source, sweep.seeds[0]).key
-    name = f"{source}-{method}-{content_hash([anchor, sweep.search.sampler])[:8]}"
+    anchor = planner.of(with_parameters(sweep, {path: _anchor(item) for path, item in space.items()}))
+    scored = anchor.candidate(method, source, sweep.seeds[0], planner)[-1].key
+    name = f"{source}-{method}-{content_hash([scored, sweep.search.sampler, sweep.selection.rule])[:8]}"
     tree = sweep.dump()
     default = {path: value_at(tree, path) for path in space}
     return Study(name, space, sweep.search, sweep.seeds[0], journal, default)
@@ -195,14 +263,18 @@ def value_at(tree: Mapping[str, Any], path: str) -> Any:
 
 
 def final_graphs(sweep: Sweep, planner: Planner, studies: Iterable[StudyResult]) -> tuple[Graph, Graph]:
-    """Final trainings and their scores, each searched method with its source's best parameters."""
+    """Final trainings and their scores, each searched method and its variants with its source's chosen parameters."""
     best = {(study.source, study.method): study.planner for study in studies}
     models, scores = Graph(()), Graph(())
     for source in planner.sources():
-        methods = {name: best.get((source, name), planner) for name in sweep.methods.chosen()}
+        base_of = sweep.methods.base_of
+        methods = {name: best.get((source, base_of(name)), planner) for name in sweep.methods.chosen()}
         part, rated = model_graphs(sweep, methods, planner, [source])
         models, scores = models + part, scores + rated
-    return models, scores
+    students: dict[Network, Planner] = {planner.sweep.networks.student: planner}
+    students |= {chosen.sweep.networks.student: chosen for chosen in best.values()}
+    costs = [planner.efficiency("teacher"), *(chosen.efficiency("student") for chosen in students.values())]
+    return models, scores + graph(costs)
 
 
 def model_graphs(
@@ -217,7 +289,8 @@ def model_graphs(
             for host in (planner.teacher(source, seed), planner.baseline(source, seed)):
                 scores += planner.scores(host, source, seed)
             for name, chosen in methods.items():
-                models += chosen.student(name, source, seed)
-                scores += planner.scores(chosen.distill(name, source, seed), source, seed)
+                models += [*chosen.ancestors(source, seed), *chosen.student(name, source, seed)]
+                ruler = planner.with_student(chosen.sweep.networks.student)
+                scores += ruler.scores(chosen.distill(name, source, seed), source, seed)
     aligned = [node for node in scores if node.kind == "alignment"]
-    return graph([*models, *aligned]), graph(node for node in scores if node.kind == "evaluate")
+    return graph([*models, *aligned]), graph(node for node in scores if node.kind != "alignment")

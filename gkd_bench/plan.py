@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from gkd_bench.config.schema import MethodOptions, StageKind, Sweep
+from gkd_bench.config.schema import MethodOptions, Network, StageKind, Sweep
 from gkd_bench.store.node import StageNode
 
 STAGE_VERSIONS: dict[StageKind, int] = {
@@ -14,10 +14,14 @@ STAGE_VERSIONS: dict[StageKind, int] = {
     "baseline": 1,
     "semantic": 1,
     "alignment": 2,
-    "distill": 2,
-    "evaluate": 3,
+    "distill": 3,
+    "stress": 1,
+    "evaluate": 4,
+    "efficiency": 1,
 }
 """Raised by hand when a stage's code changes what it computes; part of every key."""
+TRAINED_KINDS = ("teacher", "baseline", "semantic", "alignment", "distill")
+"""Stages that train, and so depend on how tiles are augmented."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,20 @@ class Planner:
     Args:
         sweep: the sweep, trial parameters included.
         references: domain name -> ``domain@fingerprint``; domains left out are missing and never planned.
+        banks: source domain -> reference of the stress bank of its validation images.
     """
 
-    def __init__(self, sweep: Sweep, references: Mapping[str, str]) -> None:
-        self.sweep, self.references = sweep, dict(references)
+    def __init__(self, sweep: Sweep, references: Mapping[str, str], banks: Mapping[str, str]) -> None:
+        self.sweep, self.references, self.banks = sweep, dict(references), dict(banks)
+
+    def of(self, sweep: Sweep) -> Planner:
+        """The planner of the same data for another sweep, such as one with a trial's parameters."""
+        return Planner(sweep, self.references, self.banks)
+
+    def with_student(self, student: Network) -> Planner:
+        """The planner of this sweep with another student: its own loss weights, and alignment networks that fit."""
+        networks = self.sweep.networks.model_copy(update={"student": student})
+        return self.of(self.sweep.model_copy(update={"networks": networks}))
 
     def sources(self) -> list[str]:
         """Source domains that are there."""
@@ -102,7 +116,7 @@ class Planner:
         options: MethodOptions = self.sweep.methods.chosen()[method]
         settings = {
             "network": self.sweep.networks.student.model_dump(),
-            "method": method,
+            "method": self.sweep.methods.base_of(method),
             "options": options.model_dump(mode="json"),
             "distill": self.sweep.stages.distill.model_dump(),
         }
@@ -126,17 +140,39 @@ class Planner:
         All models of a source and seed are measured with the same alignment networks, those of the sweep's own weights: a
         trial may train its own, but a distance between different rulers would compare the rulers.
         """
-        inputs = {"model": model.key}
+        inputs = {"model": model.key} | self._ruler(model, source, seed)
         if self.aligns():
-            guides = self.guides(source, seed)
             inputs["semantic"] = self.semantic(source, seed).key
-            if model.kind == "teacher":
-                inputs["alignment"] = guides["tan"].key
-            else:
-                inputs |= {"alignment": guides["san"].key, "teacher": guides["teacher"].key, "tan": guides["tan"].key}
+            if model.kind != "teacher":
+                guides = self.guides(source, seed)
+                inputs |= {"teacher": guides["teacher"].key, "tan": guides["tan"].key}
         settings = {"evaluate": self.sweep.stages.evaluate.model_dump()}
         labels = {"method": model.labels["method"], "target": target, "model": model.kind}
         return self._node("evaluate", source, seed, settings, inputs, labels, target)
+
+    def stress(self, model: StageNode, source: str, seed: int) -> StageNode:
+        """One model on its source's validation subjects, clean and under the stress bank: what selection reads."""
+        inputs = {"model": model.key} | self._ruler(model, source, seed)
+        settings = {"stress": self.sweep.stages.stress.model_dump()}
+        labels = {"method": model.labels["method"], "model": model.kind}
+        return self._node("stress", source, seed, settings, inputs, labels)
+
+    def efficiency(self, role: Literal["teacher", "student"]) -> StageNode:
+        """What the teacher or the student costs; the same for every source and seed."""
+        network: Network = getattr(self.sweep.networks, role)
+        settings = {
+            "network": network.model_dump(),
+            "efficiency": self.sweep.stages.efficiency.model_dump(),
+            "role": role,
+        }
+        return self._node("efficiency", None, 0, settings, {}, {"method": role})
+
+    def _ruler(self, model: StageNode, source: str, seed: int) -> dict[str, str]:
+        """The alignment network that measures a model's vectors, if the sweep has any."""
+        if not self.aligns():
+            return {}
+        guides = self.guides(source, seed)
+        return {"alignment": guides["tan" if model.kind == "teacher" else "san"].key}
 
     def aligns(self) -> bool:
         """Whether any method of the sweep consults alignment networks."""
@@ -145,7 +181,7 @@ class Planner:
     def _node(
         self,
         kind: StageKind,
-        source: str,
+        source: str | None,
         seed: int,
         settings: dict[str, Any],
         inputs: Mapping[str, str],
@@ -157,9 +193,11 @@ class Planner:
         numerics = {"workers": pool.workers, "threads": pool.cpus, "gpu": pool.gpus > 0}
         common: dict[str, Any] = {"task": sweep.task, "tile": sweep.data.tile}
         common["numerics"] = {"precision": sweep.compute.precision, **numerics}
-        if kind != "evaluate":
+        if kind in TRAINED_KINDS:
             common["augment"] = sweep.augment.model_dump()
-        data = {"source": self.references[source]} | ({"target": self.references[target]} if target else {})
+        data = {"source": self.references[source]} if source else {}
+        data |= {"target": self.references[target]} if target else {}
+        data |= {"stress": self.banks[source]} if source and kind == "stress" else {}
         return StageNode(
             kind,
             common | settings,
@@ -167,7 +205,7 @@ class Planner:
             data,
             dict(inputs),
             STAGE_VERSIONS[kind],
-            {"source": source, **labels},
+            ({"source": source} if source else {}) | dict(labels),
         )
 
     # -- graphs
@@ -184,16 +222,22 @@ class Planner:
         aligned = [node for node in guides.values() if node.kind == "alignment" and node.key in distill.inputs.values()]
         return [*aligned, distill]
 
-    def models(self, source: str, seed: int, methods: Iterable[str]) -> list[StageNode]:
-        """Teacher, baseline and every method's student, with all they build on; inputs first."""
-        nodes = self.ancestors(source, seed)
-        for method in methods:
-            nodes += self.student(method, source, seed)
-        return nodes
-
     def scores(self, model: StageNode, source: str, seed: int) -> list[StageNode]:
-        """A model's evaluate stages on all targets, behind the alignment stages they read."""
+        """A model's stress stage and its evaluate stages on all targets, behind the alignment stages they read."""
         evaluations = [self.evaluate(model, source, target, seed) for target in self.targets(source)]
+        return self._measured([self.stress(model, source, seed), *evaluations], source, seed)
+
+    def candidate(self, method: str, source: str, seed: int, ruler: Planner) -> list[StageNode]:
+        """A trial's stages: all that its student builds on, the student, and last its stress stage.
+
+        ``ruler``: planner of the sweep's own weights, whose alignment networks measure every candidate.
+        """
+        nodes = [*self.ancestors(source, seed), *self.student(method, source, seed)]
+        fitting = ruler.with_student(self.sweep.networks.student)
+        return [*nodes, *fitting._measured([fitting.stress(nodes[-1], source, seed)], source, seed)]
+
+    def _measured(self, scoring: list[StageNode], source: str, seed: int) -> list[StageNode]:
+        """Scoring stages behind the alignment stages they read."""
         aligned = self.guides(source, seed).values() if self.aligns() else ()
-        needed = {key for node in evaluations for key in node.inputs.values()}
-        return [*(node for node in aligned if node.kind == "alignment" and node.key in needed), *evaluations]
+        needed = {key for node in scoring for key in node.inputs.values()}
+        return [*(node for node in aligned if node.kind == "alignment" and node.key in needed), *scoring]

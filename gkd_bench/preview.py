@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from gkd_bench.cluster.progress import duration
-from gkd_bench.conduct import Conductor, final_graphs
+from gkd_bench.conduct import Conductor, final_graphs, trial_scores
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 
@@ -37,11 +37,14 @@ class Row:
 
 def preview(conductor: Conductor) -> list[Row]:
     """A row per kind of stage of the final trainings (searched methods at the best values so far), and one per search."""
-    models, scores = final_graphs(conductor.sweep, conductor.planner, conductor.results())
+    studies = conductor.results()
+    models, scores = final_graphs(conductor.sweep, conductor.planner, studies)
     rates = measured_rates(conductor.store)
-    rows = [_row(kind, nodes, conductor.store, rates) for kind, nodes in (models + scores).by_kind().items()]
+    wanted = models + scores + trial_scores(studies)
+    rows = [_row(kind, nodes, conductor.store, rates) for kind, nodes in wanted.by_kind().items()]
     for (source, method), study in conductor.searches.items():
-        student = conductor.planner.student(method, source, conductor.sweep.seeds[0])
+        planner, seed = conductor.planner, conductor.sweep.seeds[0]
+        student = [*planner.student(method, source, seed), planner.candidate(method, source, seed, planner)[-1]]
         steps = study.remaining * sum(steps_of(node) for node in student)
         seconds = _total([_seconds(node, rates) for node in student] * study.remaining)
         done = study.size - study.remaining
@@ -83,7 +86,7 @@ def shape_of(node: StageNode) -> Shape:
     settings = node.settings
     network = settings.get("network") or {"name": settings.get("host"), "width": settings.get("width")}
     numerics = tuple(sorted(settings["numerics"].items()))
-    images = node.data.get("target", "")
+    images = node.data.get("target") or node.data.get("stress", "")
     return (node.kind, network["name"], network["width"], settings["tile"], settings.get("method"), images, numerics)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gkd_bench.plan import Planner, graph
 from gkd_bench.store.node import StageNode
 
 REFERENCES = {name: f"{name}@{'0' * 8}" for name in ("phantom_clear", "phantom_dim", "phantom_warm")}
+BANKS = {name: f"{name}-stress@{'1' * 8}" for name in REFERENCES}
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -22,7 +24,7 @@ def sweep(**changes: Any) -> Sweep:
 
 @pytest.fixture
 def planner() -> Planner:
-    return Planner(sweep(), REFERENCES)
+    return Planner(sweep(), REFERENCES, BANKS)
 
 
 def keys(planner: Planner) -> dict[str, str]:
@@ -36,26 +38,38 @@ def keys(planner: Planner) -> dict[str, str]:
         "scratch": planner.distill("scratch", source, 0),
         "kd": planner.distill("kd", source, 0),
         "gkd": planner.distill("gkd", source, 0),
+        "stress": planner.stress(planner.distill("gkd", source, 0), source, 0),
         "score": planner.evaluate(planner.distill("gkd", source, 0), source, "phantom_dim", 0),
+        "student cost": planner.efficiency("student"),
     }
     return {name: node.key for name, node in nodes.items()}
 
 
+def models(planner: Planner, methods: Sequence[str]) -> list[StageNode]:
+    """Teacher, baseline and the methods' students of the first source, with all they build on; inputs first."""
+    source = "phantom_clear"
+    nodes = planner.ancestors(source, 0)
+    return nodes + [node for method in methods for node in planner.student(method, source, 0)]
+
+
 def changed(planner: Planner, **parameters: Any) -> set[str]:
     """Names of the stages whose key another setting changes."""
-    other = keys(Planner(with_parameters(planner.sweep, parameters), planner.references))
+    other = keys(planner.of(with_parameters(planner.sweep, parameters)))
     return {name for name, key in keys(planner).items() if other[name] != key}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("methods.gkd.intra", 0.7, {"gkd", "score"}),
+        ("methods.gkd.intra", 0.7, {"gkd", "stress", "score"}),
         ("methods.kd.weight", 0.7, {"kd"}),
-        ("stages.alignment.weights.sem", 0.7, {"tan", "san", "gkd", "score"}),
-        ("stages.distill.epochs", 7, {"scratch", "kd", "gkd", "score"}),
+        ("stages.alignment.weights.sem", 0.7, {"tan", "san", "gkd", "stress", "score"}),
+        ("stages.distill.epochs", 7, {"scratch", "kd", "gkd", "stress", "score"}),
+        ("stages.stress.fsd_tiles", 7, {"stress"}),
         ("stages.evaluate.threshold", 0.4, {"score"}),
-        ("networks.teacher.width", 0.5, {"teacher", "tan", "kd", "gkd", "score"}),
+        ("stages.efficiency.repeats", 4, {"student cost"}),
+        ("networks.teacher.width", 0.5, {"teacher", "tan", "kd", "gkd", "stress", "score"}),
+        ("selection.rule", "last", set()),
         ("name", "other", set()),
         ("seeds", [0, 1, 2, 3], set()),
         ("tracking.enabled", False, set()),
@@ -69,12 +83,37 @@ def test_a_setting_changes_the_keys_of_the_stages_that_read_it_and_no_others(
 
 
 def test_other_data_changes_every_key(planner: Planner) -> None:
-    moved = Planner(planner.sweep, REFERENCES | {"phantom_clear": "phantom_clear@11111111"})
-    assert not set(keys(planner).values()) & set(keys(moved).values())
+    moved = Planner(planner.sweep, REFERENCES | {"phantom_clear": "phantom_clear@11111111"}, BANKS)
+    same = {name for name, key in keys(planner).items() if keys(moved)[name] == key}
+    assert same == {"student cost"}
+
+
+def test_another_stress_bank_changes_the_stress_stage_only(planner: Planner) -> None:
+    moved = Planner(planner.sweep, REFERENCES, BANKS | {"phantom_clear": "phantom_clear-stress@22222222"})
+    assert {name for name, key in keys(planner).items() if keys(moved)[name] != key} == {"stress"}
+
+
+def test_a_variant_is_its_method_with_some_options_changed() -> None:
+    methods = {"gkd": {"intra": 0.5}, "variants": {"gkd_intra": {"of": "gkd", "set": {"inter": 0.0, "cross": 0.0}}}}
+    planner = Planner(sweep(methods=methods), REFERENCES, BANKS)
+    node = planner.distill("gkd_intra", "phantom_clear", 0)
+    assert (node.settings["method"], node.labels["method"]) == ("gkd", "gkd_intra")
+    options = node.settings["options"]
+    assert (options["intra"], options["inter"], options["cross"]) == (0.5, 0.0, 0.0)
+    assert node.inputs == planner.distill("gkd", "phantom_clear", 0).inputs
+
+
+def test_a_searched_student_is_measured_with_alignment_networks_of_its_own(planner: Planner) -> None:
+    narrow = planner.of(with_parameters(planner.sweep, {"networks.student.width": 0.5}))
+    *built, stress = narrow.candidate("gkd", "phantom_clear", 0, planner)
+    san = next(node for node in built if node.key == stress.inputs["alignment"])
+    baseline = next(node for node in built if node.key == san.inputs["host"])
+    assert baseline.settings["network"]["width"] == 0.5
+    assert stress.inputs["model"] == narrow.distill("gkd", "phantom_clear", 0).key
 
 
 def test_a_target_is_read_by_evaluation_only(planner: Planner) -> None:
-    moved = Planner(planner.sweep, REFERENCES | {"phantom_dim": "phantom_dim@11111111"})
+    moved = Planner(planner.sweep, REFERENCES | {"phantom_dim": "phantom_dim@11111111"}, BANKS)
     assert {name for name, key in keys(planner).items() if keys(moved)[name] != key} == {"score"}
 
 
@@ -90,7 +129,7 @@ def test_nodes_survive_json(planner: Planner) -> None:
 
 
 def test_inputs_come_before_the_stages_that_read_them(planner: Planner) -> None:
-    nodes = list(planner.models("phantom_clear", 0, ("scratch", "kd", "gkd")))
+    nodes = models(planner, ("scratch", "kd", "gkd"))
     for method in ("scratch", "kd", "gkd"):
         nodes += planner.scores(planner.distill(method, "phantom_clear", 0), "phantom_clear", 0)
     seen: set[str] = set()
@@ -100,15 +139,15 @@ def test_inputs_come_before_the_stages_that_read_them(planner: Planner) -> None:
 
 
 def test_one_teacher_serves_every_method_and_every_trial(planner: Planner) -> None:
-    trial = Planner(with_parameters(planner.sweep, {"methods.gkd.intra": 0.9}), REFERENCES)
-    nodes = graph([*planner.models("phantom_clear", 0, ("kd", "gkd")), *trial.models("phantom_clear", 0, ("gkd",))])
+    trial = planner.of(with_parameters(planner.sweep, {"methods.gkd.intra": 0.9}))
+    nodes = graph([*models(planner, ("kd", "gkd")), *models(trial, ("gkd",))])
     counts = {kind: len(group) for kind, group in nodes.by_kind().items()}
     assert counts == {"teacher": 1, "baseline": 1, "semantic": 1, "alignment": 2, "distill": 3}
 
 
 def test_without_alignment_networks_no_autoencoder_is_planned() -> None:
-    planner = Planner(sweep(methods={"kd": {}}), REFERENCES)
-    nodes = planner.models("phantom_clear", 0, ("scratch", "kd"))
+    planner = Planner(sweep(methods={"kd": {}}), REFERENCES, BANKS)
+    nodes = models(planner, ("scratch", "kd"))
     assert {node.kind for node in nodes} == {"teacher", "baseline", "distill"}
     score = planner.evaluate(planner.distill("kd", "phantom_clear", 0), "phantom_clear", "phantom_dim", 0)
     assert list(score.inputs) == ["model"]
@@ -116,8 +155,8 @@ def test_without_alignment_networks_no_autoencoder_is_planned() -> None:
 
 def test_all_methods_of_a_source_are_measured_with_the_same_alignment_networks() -> None:
     """Also when a search gave one of them alignment networks of its own."""
-    base = Planner(sweep(), REFERENCES)
-    trial = Planner(with_parameters(base.sweep, {"stages.alignment.weights.align": 3.0}), REFERENCES)
+    base = Planner(sweep(), REFERENCES, BANKS)
+    trial = base.of(with_parameters(base.sweep, {"stages.alignment.weights.align": 3.0}))
     _, scores = model_graphs(base.sweep, {"scratch": base, "kd": base, "gkd": trial}, base, ["phantom_clear"])
     students = [node for node in scores.nodes if node.labels["method"] != "teacher" and node.seed == 0]
     assert {node.labels["method"] for node in students} == {"baseline", "scratch", "kd", "gkd"}
@@ -128,11 +167,11 @@ def test_all_methods_of_a_source_are_measured_with_the_same_alignment_networks()
 
 
 def test_missing_domains_are_never_planned() -> None:
-    planner = Planner(sweep(), {name: REFERENCES[name] for name in ("phantom_clear", "phantom_warm")})
+    planner = Planner(sweep(), {name: REFERENCES[name] for name in ("phantom_clear", "phantom_warm")}, BANKS)
     assert planner.sources() == ["phantom_clear", "phantom_warm"]
     assert planner.targets("phantom_warm") == ["phantom_warm", "phantom_clear"]
 
 
 def test_a_source_is_scored_on_itself_even_when_it_is_no_target() -> None:
-    planner = Planner(sweep(pairs={"sources": ["phantom_clear"], "targets": ["phantom_dim"]}), REFERENCES)
+    planner = Planner(sweep(pairs={"sources": ["phantom_clear"], "targets": ["phantom_dim"]}), REFERENCES, BANKS)
     assert planner.targets("phantom_clear") == ["phantom_clear", "phantom_dim"]

@@ -52,6 +52,7 @@ def run_alignment(context: StageContext) -> Draft:
         score="val/act",
         maximise=False,
         patience=stage.patience,
+        keep=stage.keep,
     )
     trained = Loop(task, stage, context, Span(context.node.key, 0, stage.epochs)).run()
     records = [*epoch_records(trained.history), *alignment_health(parts, held_out, str(context.setting("host")))]

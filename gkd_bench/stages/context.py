@@ -10,6 +10,7 @@ import torch
 
 from gkd_bench.config.schema import Block
 from gkd_bench.data.cache import PreparedDomain, open_prepared
+from gkd_bench.data.stress import StressBank, open_stress
 from gkd_bench.stages.monitor import Monitor, Workplace
 from gkd_bench.store.artefacts import Artefact, Store
 from gkd_bench.store.node import StageNode
@@ -65,6 +66,11 @@ class StageContext:
         """The prepared domain in this role."""
         name, _, fingerprint = self.node.data[role].partition("@")
         return open_prepared(self.place.cache, name, fingerprint)
+
+    def stress_bank(self) -> StressBank:
+        """The stress bank of the source's validation images."""
+        name, _, fingerprint = self.node.data["stress"].partition("@")
+        return open_stress(self.place.cache, name, fingerprint)
 
     def input(self, role: str) -> Artefact:
         """The artefact of the stage in this role."""

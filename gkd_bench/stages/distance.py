@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gkd_bench.config.schema import EvaluateStage, Header
+from gkd_bench.data.cache import AnyImages
 from gkd_bench.data.tiles import GridTiles, grid_tiles
 from gkd_bench.distillation.base import Aligned
 from gkd_bench.metrics.frechet import frechet_report
@@ -19,57 +21,83 @@ from gkd_bench.stages.checks import batches
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.models import input_network, load_aligned, load_prior, new_alignment
 from gkd_bench.stages.semantic import as_masks, mask_vectors
+from gkd_bench.store.artefacts import Draft
 
 Vectors = NDArray[np.float64]
 FLOOR_HALVES = 10
 
 
-def fsd_records(context: StageContext, network: SegmentationNetwork, stage: EvaluateStage) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Ruler:
+    """A network with what turns its bottleneck into vectors: its trained alignment network and an untrained one.
+
+    Attributes:
+        network: the network, frozen.
+        aligned: TAN or SAN, frozen; none when the sweep has no alignment networks.
+        untrained: the control, an alignment network of the same shape that was never trained.
+    """
+
+    network: SegmentationNetwork
+    aligned: Aligned | None = None
+    untrained: Aligned | None = None
+
+    @torch.no_grad()
+    def vectors(self, images: Tensor) -> dict[str, Tensor]:
+        """Space -> (tiles, dim) float32 of tiles (tiles, 1, height, width): ``bottleneck`` (pooled), and, with alignment
+        networks, ``aligned`` and ``random_header``. One batch of feature maps is in memory at a time."""
+        device = next(self.network.parameters()).device
+        parts: dict[str, list[Tensor]] = {}
+        for rows in batches(len(images)):
+            maps = self.network.encode(images[rows].to(device)).bottleneck.float()
+            parts.setdefault("bottleneck", []).append(maps.mean(dim=(2, 3)))
+            for space, aligned in (("aligned", self.aligned), ("random_header", self.untrained)):
+                if aligned is not None:
+                    parts.setdefault(space, []).append(aligned.vectors(maps).float())
+        return {space: torch.cat(pieces) for space, pieces in parts.items()}
+
+
+def make_ruler(context: StageContext, network: SegmentationNetwork) -> Ruler:
+    """The ruler of a network, with the alignment network among the stage's inputs, if there is one."""
+    if "alignment" not in context.node.inputs:
+        return Ruler(network)
+    aligned = load_aligned(context.input("alignment"), network)
+    return Ruler(network, aligned, _random_header(context, network))
+
+
+def domain_tiles(images: AnyImages, context: StageContext, most: int) -> GridTiles:
+    """At most ``most`` grid tiles of images, evenly spaced over all."""
+    return thinned(grid_tiles(images, int(context.setting("tile"))), most)
+
+
+def fsd_draft(context: StageContext, network: SegmentationNetwork, stage: EvaluateStage) -> Draft:
     """``fsd`` records: source training tiles against target test tiles in every space, and, with alignment networks,
-    against the masks' P-SAE vectors and the teacher's vectors."""
-    tile = int(context.setting("tile"))
-    source = thinned(grid_tiles(context.domain().source_splits().train, tile), stage.fsd_tiles)
-    target = thinned(grid_tiles(context.domain("target").test_split().images, tile), stage.fsd_tiles)
-    maps = [bottlenecks(network, tiles.images.to(context.device)) for tiles in (source, target)]
-    records = [_domain(stage, "bottleneck", *(_array(part.mean(dim=(2, 3))) for part in maps))]
-    if "alignment" in context.node.inputs:
-        aligned = load_aligned(context.input("alignment"), network)
-        prior = load_prior(context.input("semantic"), context.device)
-        records += _aligned_records(context, stage, network, aligned, prior, maps, target)
-    return records
-
-
-def _aligned_records(
-    context: StageContext,
-    stage: EvaluateStage,
-    network: SegmentationNetwork,
-    aligned: Aligned,
-    prior: SemanticPrior,
-    maps: list[Tensor],
-    target: GridTiles,
-) -> list[dict[str, Any]]:
-    source_vectors, vectors = (vectors_of(aligned, part) for part in maps)
-    raw = _random_header(context, network)
-    untrained = [_array(vectors_of(raw, part)) for part in maps]
+    against the masks' P-SAE vectors and the teacher's vectors. Tensors: some vectors of both domains, in P-SAE units."""
+    source = domain_tiles(context.domain().source_splits().train, context, stage.fsd_tiles)
+    target = domain_tiles(context.domain("target").test_split().images, context, stage.fsd_tiles)
+    ruler = make_ruler(context, network)
+    first, second = ruler.vectors(source.images), ruler.vectors(target.images)
+    records = [_record(stage, "domain", "bottleneck", *_own_scale(first, second, "bottleneck"))]
+    if ruler.aligned is None:
+        return Draft(records=records)
+    prior = load_prior(context.input("semantic"), context.device)
     masks = mask_vectors(prior, as_masks(target.labels).to(context.device))
-    records = [
-        _domain(stage, "aligned", _by_prior(source_vectors, prior), _by_prior(vectors, prior)),
-        _domain(stage, "aligned_own", *_by_first(_array(source_vectors), _array(vectors))),
-        _domain(stage, "random_header", *_by_first(*untrained)),
-        _record(stage, "semantic", "aligned", _by_prior(masks, prior), _by_prior(vectors, prior)),
+    near, far = _by_prior(first["aligned"], prior), _by_prior(second["aligned"], prior)
+    records += [
+        _record(stage, "domain", "aligned", near, far),
+        _record(stage, "domain", "aligned_own", *_own_scale(first, second, "aligned")),
+        _record(stage, "domain", "random_header", *_own_scale(first, second, "random_header")),
+        _record(stage, "semantic", "aligned", _by_prior(masks, prior), far),
     ]
     if "teacher" in context.node.inputs:
-        records.append(_teacher_student(context, stage, prior, vectors, target))
-    return records
+        records.append(_record(stage, "teacher_student", "aligned", _teacher_vectors(context, prior, target), far))
+    kept = {"source": _some(near, stage.vectors), "target": _some(far, stage.vectors)}
+    return Draft(records=records, tensors={"vectors": kept})
 
 
-def _teacher_student(
-    context: StageContext, stage: EvaluateStage, prior: SemanticPrior, vectors: Tensor, target: GridTiles
-) -> dict[str, Any]:
+def _teacher_vectors(context: StageContext, prior: SemanticPrior, target: GridTiles) -> Vectors:
     teacher = input_network(context, "teacher")
-    tan = load_aligned(context.input("tan"), teacher)
-    taught = vectors_of(tan, bottlenecks(teacher, target.images.to(context.device)))
-    return _record(stage, "teacher_student", "aligned", _by_prior(taught, prior), _by_prior(vectors, prior))
+    ruler = Ruler(teacher, load_aligned(context.input("tan"), teacher))
+    return _by_prior(ruler.vectors(target.images)["aligned"], prior)
 
 
 def _random_header(context: StageContext, network: SegmentationNetwork) -> Aligned:
@@ -80,28 +108,22 @@ def _random_header(context: StageContext, network: SegmentationNetwork) -> Align
     return Aligned(fresh, zeros, torch.ones_like(zeros))
 
 
-# ---------------------------------------------------------------- vectors
-
-
 def thinned(tiles: GridTiles, most: int) -> GridTiles:
     """At most ``most`` tiles, evenly spaced over all."""
     count = len(tiles.images)
     if count <= most:
         return tiles
-    rows = torch.linspace(0, count - 1, most).round().long()
+    rows = spread_rows(count, most)
     return GridTiles(tiles.images[rows], tiles.labels[rows], tiles.index[rows])
 
 
-@torch.no_grad()
-def bottlenecks(network: SegmentationNetwork, images: Tensor) -> Tensor:
-    """Bottleneck maps (tiles, channels, h, w), float32."""
-    return torch.cat([network.encode(images[rows]).bottleneck.float() for rows in batches(len(images))])
+def spread_rows(count: int, most: int) -> Tensor:
+    """``most`` row numbers, evenly spaced from 0 to ``count`` - 1; all when there are no more."""
+    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).round().long()
 
 
-@torch.no_grad()
-def vectors_of(aligned: Aligned, maps: Tensor) -> Tensor:
-    """Vectors (tiles, dim) of bottleneck maps."""
-    return torch.cat([aligned.vectors(maps[rows]).float() for rows in batches(len(maps))])
+def _some(vectors: Vectors, most: int) -> Tensor:
+    return torch.from_numpy(vectors)[spread_rows(len(vectors), most)].float()
 
 
 def _array(values: Tensor) -> Vectors:
@@ -113,19 +135,17 @@ def _by_prior(vectors: Tensor, prior: SemanticPrior) -> Vectors:
     return _array((vectors - prior.v_mu) / prior.v_sd)
 
 
-def _by_first(first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+def _own_scale(first: dict[str, Tensor], second: dict[str, Tensor], space: str) -> tuple[Vectors, Vectors]:
+    return by_first(_array(first[space]), _array(second[space]))
+
+
+def by_first(first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
     """Both standardised with the first set's mean and root-mean-square deviation, for spaces without a scale of their own."""
     mean, deviation = first.mean(axis=0), max(float(first.std(axis=0).mean()), 1e-12)
     return (first - mean) / deviation, (second - mean) / deviation
 
 
 # ---------------------------------------------------------------- records
-
-
-def _domain(stage: EvaluateStage, space: str, source: Vectors, target: Vectors) -> dict[str, Any]:
-    if space == "bottleneck":
-        source, target = _by_first(source, target)
-    return _record(stage, "domain", space, source, target)
 
 
 def _record(stage: EvaluateStage, use: str, space: str, first: Vectors, second: Vectors) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def draw_batch(sampler: TileSampler, method: Method, context: StageContext, step
 
 
 def run_distill(context: StageContext) -> Draft:
-    """Train the student; ``network`` in the draft is the epoch with the best validation Dice."""
+    """Train the student; ``network`` in the draft is the epoch with the best validation Dice, ``last`` the last one."""
     stage = context.settings("distill", DistillStage)
     student, method = initial_student(context, stage), build_method(context).to(context.device)
     sampler, validation = source_sampler(context), context.domain().source_splits().val
@@ -98,7 +98,7 @@ def run_distill(context: StageContext) -> Draft:
         *view_health(context, student, method, sampler),
         *method_health(student, method, context, sampler),
     ]
-    return network_draft(context, student, trained, records)
+    return network_draft(context, student, trained, records, keep_last=True)
 
 
 def term_health(history: list[dict[str, Any]], terms: list[str]) -> list[dict[str, Any]]:

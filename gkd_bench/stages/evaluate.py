@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,63 +13,92 @@ from numpy.typing import NDArray
 from gkd_bench.config.schema import EvaluateStage
 from gkd_bench.data.cache import TestImages
 from gkd_bench.metrics.overlap import ImageScore, score_image
-from gkd_bench.metrics.pictures import encode_png, panel
+from gkd_bench.metrics.pictures import encode_png, overlay
+from gkd_bench.metrics.surface import surface_metrics
+from gkd_bench.metrics.topology import topology_metrics
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
-from gkd_bench.stages.distance import fsd_records
-from gkd_bench.stages.models import input_network
+from gkd_bench.stages.distance import fsd_draft
+from gkd_bench.stages.models import kept_networks
 from gkd_bench.stages.predict import predict
 from gkd_bench.stages.results import cost_record
 from gkd_bench.store.artefacts import Draft
 
-OVERLAY_HEIGHT = 384
+PICTURE_HEIGHT = 384
+Values = dict[str, float | None]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one image at its native size, over the whole image and inside the field of view."""
+    """Scores of one image at its native size.
+
+    Attributes:
+        index, name, subject: the image.
+        whole: overlap, AUC and calibration over the whole image.
+        inside: the same inside the field of view.
+        shape: surface and topology metrics inside the field of view, in native pixels.
+    """
 
     index: int
     name: str
     subject: str
     whole: ImageScore
     inside: ImageScore
+    shape: Values
 
-    def metrics(self) -> dict[str, float | None]:
+    def metrics(self) -> Values:
         """Flat names; ``_fov`` = inside the field of view."""
-        return both_metrics(self.whole, self.inside)
+        return both_metrics(self.whole, self.inside) | {f"{name}_fov": value for name, value in self.shape.items()}
+
+    @property
+    def dice(self) -> float:
+        """The headline: Dice inside the field of view."""
+        return self.inside.metrics()["dice"] or 0.0
 
 
-def both_metrics(whole: ImageScore, inside: ImageScore) -> dict[str, float | None]:
+def both_metrics(whole: ImageScore, inside: ImageScore) -> Values:
     """Metrics of the whole image, and with the suffix ``_fov`` those inside the field of view."""
     return whole.metrics() | {f"{name}_fov": value for name, value in inside.metrics().items()}
 
 
 def run_evaluate(context: StageContext) -> Draft:
-    """Score every test image of the target, pool the scores, measure Frechet distances, draw overlays."""
+    """Score every test image of the target with every kept epoch of the model."""
     stage = context.settings("evaluate", EvaluateStage)
-    network = input_network(context, "model")
+    networks = kept_networks(context.input("model"), context.device)
     images = context.domain("target").test_split().images
+    draft = Draft(summary={"images": len(images)})
+    for place, (variant, network) in enumerate(networks.items()):
+        scored = score_all(network, images, stage, context, place, len(networks))
+        part = fsd_draft(context, network, stage)
+        drawn = pictures(network, images, scored, stage, context, variant)
+        records = [*map(image_record, scored), pooled_record(scored), *part.records, *drawn.records]
+        draft.records.extend({**record, "variant": variant} for record in records)
+        draft.files.update(drawn.files)
+        draft.tensors.update({f"{name}-{variant}": tensors for name, tensors in part.tensors.items()})
+        draft.summary[f"{variant}/test/dice_fov"] = float(np.mean([one.dice for one in scored]))
+    draft.records.append(cost_record(context, 0, len(images) * len(networks), context.elapsed()))
+    draft.summary["seconds"] = context.elapsed()
+    return draft
+
+
+def score_all(
+    network: SegmentationNetwork,
+    images: TestImages,
+    stage: EvaluateStage,
+    context: StageContext,
+    place: int = 0,
+    passes: int = 1,
+) -> list[Scored]:
+    """Score every image; this is pass ``place`` of ``passes`` over them. Raises StageStopped when asked to stop."""
     scored = []
     for index in range(len(images)):
         if any_rank(context.is_main and context.monitor.should_stop()):
             raise StageStopped
         scored.append(score(network, images, index, stage, context))
         if context.is_main:
-            context.monitor.step(index + 1, len(images))
-    records = [
-        *(image_record(one) for one in scored),
-        pooled_record(scored),
-        *fsd_records(context, network, stage),
-        cost_record(context, 0, len(images), context.elapsed()),
-    ]
-    dice = [float(one.inside.metrics()["dice"] or 0.0) for one in scored]
-    return Draft(
-        files=overlays(network, images, scored, stage, context),
-        records=records,
-        summary={"test/dice_fov": float(np.mean(dice)), "images": len(scored), "seconds": context.elapsed()},
-    )
+            context.monitor.step(place * len(images) + index + 1, passes * len(images))
+    return scored
 
 
 def native_probability(
@@ -90,7 +120,9 @@ def score(
     label, fov = images.native_label(index) > 0, images.native_fov(index) > 0
     whole = score_image(probability, label, None, stage.threshold)
     inside = score_image(probability, label, fov, stage.threshold)
-    return Scored(index, images.name(index), images.subject(index), whole, inside)
+    found, truth = (probability >= stage.threshold) & fov, label & fov
+    shape: Values = {**surface_metrics(found, truth, tolerance=stage.tolerance), **topology_metrics(found, truth)}
+    return Scored(index, images.name(index), images.subject(index), whole, inside, shape)
 
 
 def image_record(scored: Scored) -> dict[str, Any]:
@@ -118,6 +150,9 @@ def pooled_record(scored: list[Scored]) -> dict[str, Any]:
     }
 
 
+# ---------------------------------------------------------------- pictures
+
+
 def spread_ranks(count: int, wanted: int) -> list[int]:
     """``wanted`` ranks from the worst (0) to the best (count - 1), evenly spaced, without repeats."""
     if wanted <= 1:
@@ -125,23 +160,46 @@ def spread_ranks(count: int, wanted: int) -> list[int]:
     return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})
 
 
-def overlays(
+def picture_roles(scored: list[Scored], stage: EvaluateStage) -> dict[int, list[str]]:
+    """Image number -> what its picture is for: ``worst``, ``median``, ``best`` of this model, ``fixed`` for all models."""
+    by_dice = sorted(scored, key=lambda one: (one.dice, one.name))
+    roles: dict[int, list[str]] = {}
+    for rank in spread_ranks(len(by_dice), stage.overlays):
+        role = "worst" if rank == 0 else "best" if rank == len(by_dice) - 1 else "median"
+        roles.setdefault(by_dice[rank].index, []).append(role)
+    wanted = min(stage.fixed_pictures, len(scored))
+    for place in range(wanted):
+        roles.setdefault(int((place + 0.5) * len(scored) / wanted), []).append("fixed")
+    return roles
+
+
+def pictures(
     network: SegmentationNetwork,
     images: TestImages,
     scored: list[Scored],
     stage: EvaluateStage,
     context: StageContext,
-) -> dict[str, bytes]:
-    """Pictures of images from worst to best Dice: image, label, and hits and misses of the prediction in colour."""
-    by_dice = sorted(scored, key=lambda one: (one.inside.metrics()["dice"] or 0.0, one.name))
-    files = {}
-    for rank in spread_ranks(len(by_dice), stage.overlays):
-        one = by_dice[rank]
-        found = native_probability(network, images, one.index, stage, context) >= stage.threshold
-        found &= images.native_fov(one.index) > 0
-        label = images.native_label(one.index) > 0
-        size = (label.shape[1], label.shape[0])
-        picture = cv2.resize(images.image(one.index), size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-        text = f"{context.node}  {one.name}  Dice {one.inside.metrics()['dice'] or 0.0:.3f}"
-        files[f"overlays/{rank:03d}_{one.name}.png"] = encode_png(panel(picture, label, found, text, OVERLAY_HEIGHT))
-    return files
+    variant: str,
+) -> Draft:
+    """Three PNG files per chosen image (photo, label, hits and misses in colour) and a ``picture`` record that names them."""
+    draft = Draft()
+    for index, roles in sorted(picture_roles(scored, stage).items()):
+        one, folder = scored[index], f"pictures/{variant}/{images.name(index)}"
+        found = native_probability(network, images, index, stage, context) >= stage.threshold
+        for part, content in _picture_parts(images, index, found):
+            draft.files[f"{folder}/{part}.png"] = content
+        record = {"record": "picture", "split": "test", "image": one.name, "subject": one.subject, "folder": folder}
+        draft.records.append({**record, "score": one.dice, "roles": ",".join(roles)})
+    return draft
+
+
+def _picture_parts(images: TestImages, index: int, found: NDArray[np.bool_]) -> Iterator[tuple[str, bytes]]:
+    label, fov = images.native_label(index) > 0, images.native_fov(index) > 0
+    size = (label.shape[1], label.shape[0])
+    photo = cv2.resize(images.image(index), size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    parts = {"photo": photo, "label": label.astype(np.uint8) * 255, "found": overlay(photo, label, found & fov)}
+    scale = min(1.0, PICTURE_HEIGHT / size[1])
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    for name, part in parts.items():
+        picture = cv2.resize(part, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        yield name, encode_png(picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2))

@@ -12,13 +12,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gkd_bench.config.schema import Training
+from gkd_bench.config.schema import Budget
 from gkd_bench.errors import StageError
 from gkd_bench.networks.norm import frozen_statistics
 from gkd_bench.stages.collective import any_rank, is_distributed, mean_over_ranks
@@ -48,6 +48,7 @@ class Task:
         ramped: terms whose weight is warmed up over ``warmup_epochs`` (and balanced).
         balance: gradient norm of each ramped term relative to the main term's, multiplied by its weight; none = plain.
         patience: epochs without a better score before the loop ends; 0 = never.
+        keep: the epoch whose weights the kept module carries in the end.
     """
 
     module: nn.Module
@@ -62,6 +63,7 @@ class Task:
     warmup_epochs: int = 0
     balance: float | None = None
     patience: int = 0
+    keep: Literal["best", "last"] = "best"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Trained:
         score: its validation score.
         steps: optimiser steps done.
         seconds: training time over all resumed parts.
+        last: weights of the last epoch, where that is not the chosen one.
     """
 
     history: list[dict[str, Any]]
@@ -103,12 +106,13 @@ class Trained:
     score: float
     steps: int
     seconds: float
+    last: dict[str, Tensor] | None = None
 
 
 class Loop:
     """Trains one task. ``run`` resumes from the checkpoint of the same name when there is one."""
 
-    def __init__(self, task: Task, training: Training, context: StageContext, span: Span | None = None) -> None:
+    def __init__(self, task: Task, training: Budget, context: StageContext, span: Span | None = None) -> None:
         self.task, self.training, self.context = task, training, context
         self.span = span or Span(context.node.key, 0, training.epochs)
         self.total = training.epochs * training.epoch_steps
@@ -223,14 +227,15 @@ class Loop:
 
     def _chosen(self) -> Trained:
         state = self.state
-        last = state.step // self.training.epoch_steps
-        best = self.training.keep == "best" and self.best is not None
-        if best:
-            self.task.kept.load_state_dict(self.best)  # type: ignore[arg-type]
-        epoch = state.best_epoch if best else last
+        epoch = last = state.step // self.training.epoch_steps
+        last_weights = None
+        if self.task.keep == "best" and self.best is not None and state.best_epoch != last:
+            last_weights = {name: tensor.detach().clone() for name, tensor in self.task.kept.state_dict().items()}
+            self.task.kept.load_state_dict(self.best)
+            epoch = state.best_epoch
         self.task.module.eval()
         score = float(state.history[epoch - 1][self.task.score])
-        return Trained(state.history, self.span.first_epoch + epoch, score, state.step, state.seconds)
+        return Trained(state.history, self.span.first_epoch + epoch, score, state.step, state.seconds, last_weights)
 
     # -- stopping, checkpoints
 
@@ -277,7 +282,7 @@ class Loop:
         )
 
 
-def _optimiser(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimiser(training: Budget, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     settings = training.optimiser
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)

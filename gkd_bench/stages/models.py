@@ -25,12 +25,20 @@ def new_network(spec: Mapping[str, Any], seed: int, device: torch.device) -> Seg
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def load_network(artefact: Artefact, device: torch.device) -> SegmentationNetwork:
-    """The segmentation network of a teacher, baseline or distill artefact, frozen."""
+def load_network(artefact: Artefact, device: torch.device, weights: str = "network") -> SegmentationNetwork:
+    """The segmentation network of a teacher, baseline or distill artefact, frozen; ``weights``: ``network`` or ``last``."""
     network = new_network(artefact.node.settings["network"], 0, device)
-    network.load_state_dict(artefact.tensors("network"))
+    network.load_state_dict(artefact.tensors(weights))
     freeze(network)
     return network
+
+
+def kept_networks(artefact: Artefact, device: torch.device) -> dict[str, SegmentationNetwork]:
+    """The kept epochs of a trained network: ``best``, and ``last`` where that is another one."""
+    kept = {"best": load_network(artefact, device)}
+    if "last/epoch" in artefact.summary:
+        kept["last"] = load_network(artefact, device, "last")
+    return kept
 
 
 def new_alignment(host: SegmentationNetwork, header: Header, tile: int, seed: int) -> AlignmentNetwork:

@@ -42,9 +42,16 @@ def health(check: str, value: float, reference: float | None = None, **more: Any
 
 
 def network_draft(
-    context: StageContext, network: nn.Module, trained: Trained, extra: Sequence[Mapping[str, Any]] = ()
+    context: StageContext,
+    network: nn.Module,
+    trained: Trained,
+    extra: Sequence[Mapping[str, Any]] = (),
+    keep_last: bool = False,
 ) -> Draft:
-    """Weights, epoch and cost records and the summary of a stage that trained a segmentation network."""
+    """Weights, epoch and cost records and the summary of a stage that trained a segmentation network.
+
+    ``keep_last``: the last epoch's weights are kept as ``last``, where another epoch was chosen.
+    """
     parameters = count_parameters(network)
     records = [
         *epoch_records(trained.history),
@@ -52,4 +59,8 @@ def network_draft(
         *(dict(record) for record in extra),
     ]
     summary = {"val/dice": trained.score, "epoch": trained.epoch, "parameters": parameters, "seconds": trained.seconds}
-    return Draft(tensors={"network": network.state_dict()}, records=records, summary=summary)
+    tensors = {"network": network.state_dict()}
+    if keep_last and trained.last is not None:
+        tensors["last"] = trained.last
+        summary |= {"last/val/dice": trained.history[-1]["val/dice"], "last/epoch": trained.history[-1]["epoch"]}
+    return Draft(tensors=tensors, records=records, summary=summary)

@@ -12,10 +12,12 @@ from gkd_bench.stages.alignment import run_alignment
 from gkd_bench.stages.collective import is_distributed
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distill import run_distill
+from gkd_bench.stages.efficiency import run_efficiency
 from gkd_bench.stages.evaluate import run_evaluate
 from gkd_bench.stages.monitor import Monitor, Outcome, Workplace
 from gkd_bench.stages.numerics import reproducible
 from gkd_bench.stages.semantic import run_semantic
+from gkd_bench.stages.stress import run_stress
 from gkd_bench.stages.supervised import run_supervised
 from gkd_bench.store.artefacts import Draft, Store, open_store
 from gkd_bench.store.node import StageNode
@@ -26,7 +28,9 @@ STAGES: dict[str, Callable[[StageContext], Draft]] = {
     "semantic": run_semantic,
     "alignment": run_alignment,
     "distill": run_distill,
+    "stress": run_stress,
     "evaluate": run_evaluate,
+    "efficiency": run_efficiency,
 }
 CHECKPOINT_SUFFIXES = ("", "-autoencoder", "-vector")
 

@@ -78,6 +78,7 @@ def _train_autoencoder(
         weights={"bce": 1.0},
         validate=lambda: {"val/mask_dice": checks.mask_dice(_decoded(autoencoder, held_out), held_out)},
         score="val/mask_dice",
+        keep=training.keep,
     )
     span = Span(f"{context.node.key}-autoencoder", 0, training.epochs + stage.vector.epochs)
     trained = Loop(task, training, context, span).run()
@@ -96,6 +97,7 @@ def _train_vector(
         weights={"rec": stage.feature_weight, "bce": stage.mask_weight},
         validate=lambda: {"val/mask_dice": checks.mask_dice(decoded_masks(prior, held_out), held_out)},
         score="val/mask_dice",
+        keep=training.keep,
     )
     first = stage.autoencoder.epochs
     return Loop(task, training, context, Span(f"{context.node.key}-vector", first, first + training.epochs)).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd_bench.config.schema import Augment, SupervisedStage
+from gkd_bench.config.schema import Augment, DistillStage, SupervisedStage
 from gkd_bench.data.tiles import TileBatch, TileSampler
 from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
 from gkd_bench.stages.context import StageContext
@@ -41,7 +41,7 @@ class SupervisedTraining(nn.Module):
         return segmentation_terms(self.network(batch.images), batch.labels, self.with_dice)
 
 
-def supervised_weights(training: SupervisedStage) -> dict[str, float]:
+def supervised_weights(training: SupervisedStage | DistillStage) -> dict[str, float]:
     """Weights of the supervised terms."""
     return {"ce": 1.0} | ({"dice": training.dice_weight} if training.dice_weight else {})
 
@@ -58,7 +58,7 @@ def source_sampler(context: StageContext) -> TileSampler:
 
 
 def run_supervised(context: StageContext) -> Draft:
-    """Train a network on the source domain; ``network`` in the draft is the epoch with the best validation Dice."""
+    """Train a network on the source domain; ``network`` in the draft is the epoch that ``keep`` asks for."""
     training = context.settings("training", SupervisedStage)
     network = new_network(context.setting("network"), context.node.seed, context.device)
     sampler, place = source_sampler(context), context.place
@@ -69,6 +69,7 @@ def run_supervised(context: StageContext) -> Draft:
         draw=lambda step: sampler.draw(step, training.batch, place.rank, place.workers),
         weights=supervised_weights(training),
         validate=lambda: validation_dice(network, validation, context),
+        keep=training.keep,
     )
     trained = Loop(task, training, context).run()
     return network_draft(context, network, trained)

@@ -10,6 +10,7 @@ import pytest
 
 from gkd_bench.config.schema import Sweep
 from gkd_bench.data.prepare import prepare_domain
+from gkd_bench.data.stress import prepare_stress
 from gkd_bench.plan import Planner
 
 from .lab import DOMAINS, TINY, Lab
@@ -24,8 +25,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_planner(cache: Path) -> Callable[..., Planner]:
     def make(**changes: Any) -> Planner:
         sweep = Sweep.model_validate(TINY | changes)
-        references = {name: prepare_domain(name, None, sweep.data.prepare, cache).reference for name in DOMAINS}
-        return Planner(sweep, references)
+        domains = {name: prepare_domain(name, None, sweep.data.prepare, cache) for name in DOMAINS}
+        references = {name: domain.reference for name, domain in domains.items()}
+        stress = sweep.data.stress
+        banks = {name: prepare_stress(domain, None, stress, cache).reference for name, domain in domains.items()}
+        return Planner(sweep, references, banks)
 
     return make
 
@@ -34,7 +38,7 @@ def make_planner(cache: Path) -> Callable[..., Planner]:
 def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path, make_planner: Callable[..., Planner]) -> Lab:
     """A store that holds every model of the tiny sweep's first source."""
     lab = Lab(tmp_path_factory.mktemp("store"), cache, make_planner())
-    lab.make(*lab.planner.models(DOMAINS[0], 0, ("scratch", "kd", "gkd")))
+    lab.make(*lab.models("scratch", "kd", "gkd"))
     return lab
 
 

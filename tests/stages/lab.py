@@ -16,7 +16,12 @@ DOMAINS = ("phantom_clear", "phantom_dim")
 SHORT: dict[str, Any] = {"epochs": 2, "epoch_steps": 4, "batch": 4, "optimiser": {"lr": 1e-3}}
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "data": {"domains": DOMAINS, "tile": 32, "prepare": {"scale": {"rule": "fov_width", "value": 96}}},
+    "data": {
+        "domains": DOMAINS,
+        "tile": 32,
+        "prepare": {"scale": {"rule": "fov_width", "value": 96}},
+        "stress": {"corruptions": ("gamma", "noise"), "strengths": (1, 3)},
+    },
     "augment": {"photometric": "light"},
     "networks": {
         "teacher": {"name": "unet", "width": 0.05},
@@ -30,7 +35,9 @@ TINY: dict[str, Any] = {
         "semantic": {"autoencoder": SHORT, "vector": SHORT},
         "alignment": SHORT,
         "distill": SHORT | {"warmup_epochs": 1},
-        "evaluate": {"overlap": 0.0, "overlays": 1, "fsd_tiles": 40, "fsd_bootstrap": 5},
+        "stress": {"fsd_tiles": 40},
+        "evaluate": {"overlap": 0.0, "overlays": 1, "fixed_pictures": 1, "fsd_tiles": 40, "fsd_bootstrap": 5},
+        "efficiency": {"warmup": 1, "repeats": 3},
     },
     "methods": {"kd": {}, "gkd": {"views": ("photometric", "noise_blur")}},
     "seeds": [0],
@@ -75,6 +82,12 @@ class Lab:
         for node in nodes:
             self.run(node)
         return self.store.get(nodes[-1].key)
+
+    def models(self, *methods: str, planner: Planner | None = None) -> list[StageNode]:
+        """Teacher, baseline and the methods' students of the first source, with all they build on; inputs first."""
+        planner, source = planner or self.planner, DOMAINS[0]
+        nodes = planner.ancestors(source, 0)
+        return nodes + [node for method in methods for node in planner.student(method, source, 0)]
 
     def elsewhere(self, folder: Path) -> Lab:
         """The same with an empty store."""

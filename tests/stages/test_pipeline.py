@@ -20,7 +20,7 @@ from gkd_bench.stages import supervised
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.evaluate import spread_ranks
 from gkd_bench.stages.loop import Loop
-from gkd_bench.stages.models import load_aligned, load_network, load_prior
+from gkd_bench.stages.models import kept_networks, load_aligned, load_network, load_prior
 from gkd_bench.stages.predict import predict
 from gkd_bench.store.artefacts import Artefact
 from gkd_bench.store.node import StageNode
@@ -52,7 +52,7 @@ def node_of(lab: Lab, kind: str) -> StageNode:
 
 
 def test_every_training_stage_records_its_epochs_and_its_cost(trained: Lab) -> None:
-    for node in trained.planner.models(SOURCE, 0, ("scratch", "kd", "gkd")):
+    for node in trained.models("scratch", "kd", "gkd"):
         artefact = trained.store.get(node.key)
         epochs = 4 if node.kind == "semantic" else 2
         assert [record["epoch"] for record in records(artefact, "epoch")] == list(range(1, epochs + 1))
@@ -141,7 +141,7 @@ def test_balanced_terms_pull_as_hard_as_the_settings_say(
 
 
 def test_a_student_from_random_weights_ignores_the_baseline(trained: Lab, make_planner: Callable[..., Planner]) -> None:
-    distill = TINY["stages"]["distill"] | {"student_init": "random", "epochs": 1, "epoch_steps": 1, "keep": "last"}
+    distill = TINY["stages"]["distill"] | {"student_init": "random", "epochs": 1, "epoch_steps": 1}
     planner = make_planner(stages=TINY["stages"] | {"distill": distill})
     fresh = trained.make(planner.distill("scratch", SOURCE, 0)).tensors("network")
     warm = trained.store.get(trained.planner.baseline(SOURCE, 0).key).tensors("network")
@@ -168,14 +168,81 @@ def test_scores_match_an_independent_prediction_of_one_image(trained: Lab) -> No
 def test_evaluation_records_images_pooled_scores_distances_and_pictures(trained: Lab) -> None:
     planner = trained.planner
     artefact = trained.make(*planner.scores(planner.distill("gkd", SOURCE, 0), SOURCE, 0))
-    assert len(records(artefact, "image")) == 4
-    (pooled,) = records(artefact, "pooled")
+    variants = {row["variant"] for row in records(artefact, "candidate")} or {"best"}
+    best = [row for row in records(artefact, "image") if row["variant"] == "best"]
+    assert len(best) == 4 and len(records(artefact, "image")) == 4 * len(networks_of(trained, "gkd"))
+    assert variants <= {"best", "last"}
+    assert {"hd95_fov", "assd_fov", "nsd_fov", "cldice_fov", "components_fov", "ece_fov", "brier_fov"} <= best[0].keys()
+    pooled = next(row for row in records(artefact, "pooled") if row["variant"] == "best")
     assert pooled["images"] == 4 and pooled["subjects"] == 4
     uses = {(record["use"], record["space"]) for record in records(artefact, "fsd")}
     spaces = {("domain", space) for space in ("bottleneck", "aligned", "aligned_own", "random_header")}
     assert uses == spaces | {("semantic", "aligned"), ("teacher_student", "aligned")}
-    (picture,) = [name for name in artefact.files() if name.startswith("overlays/")]
-    assert cv2.imdecode(np.frombuffer(artefact.bytes(picture), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
+    vectors = artefact.tensors("vectors-best")
+    assert vectors["source"].shape[1] == vectors["target"].shape[1] == 32
+
+
+def test_pictures_show_the_worst_to_best_images_and_the_same_ones_for_every_model(trained: Lab) -> None:
+    planner, seen = trained.planner, []
+    for model in (planner.teacher(SOURCE, 0), planner.baseline(SOURCE, 0)):
+        artefact = trained.make(*planner.scores(model, SOURCE, 0))
+        rows = records(artefact, "picture")
+        assert {role for row in rows for role in str(row["roles"]).split(",")} == {"median", "fixed"}
+        seen.append([row["image"] for row in rows if "fixed" in str(row["roles"])])
+        for part in ("photo", "label", "found"):
+            picture = np.frombuffer(artefact.bytes(f"{rows[0]['folder']}/{part}.png"), np.uint8)
+            assert cv2.imdecode(picture, cv2.IMREAD_COLOR).shape[2] == 3
+    assert seen[0] == seen[1] and len(seen[0]) == 1
+
+
+def networks_of(lab: Lab, method: str) -> set[str]:
+    """Kept epochs of a method's student."""
+    return set(kept_networks(lab.store.get(node_of(lab, method).key), CPU))
+
+
+# ---------------------------------------------------------------- stress and the last epoch
+
+
+def test_the_last_epoch_is_kept_beside_a_better_one(trained: Lab) -> None:
+    found = {}
+    for method in ("scratch", "kd", "gkd"):
+        artefact = trained.store.get(trained.planner.distill(method, SOURCE, 0).key)
+        scores = [row["val/dice"] for row in records(artefact, "epoch")]
+        best = max(range(len(scores)), key=lambda at: (scores[at], -at))
+        found[method] = best == len(scores) - 1
+        assert artefact.summary["epoch"] == best + 1
+        assert ("last/epoch" in artefact.summary) == (not found[method])
+        if not found[method]:
+            first, last = artefact.tensors("network"), artefact.tensors("last")
+            assert any(not torch.equal(first[name], last[name]) for name in first)
+            assert artefact.summary["last/val/dice"] == scores[-1]
+
+
+def test_clean_stress_scores_are_the_validation_scores(trained: Lab) -> None:
+    """The bank holds all validation images here, so its clean condition must repeat what training measured."""
+    node = trained.planner.stress(trained.planner.baseline(SOURCE, 0), SOURCE, 0)
+    artefact = trained.make(*trained.planner.scores(trained.planner.baseline(SOURCE, 0), SOURCE, 0)[:-2], node)
+    rows = records(artefact, "stress")
+    clean = [float(row["dice"]) for row in rows if row["corruption"] == "none"]
+    model = trained.store.get(trained.planner.baseline(SOURCE, 0).key)
+    assert np.mean(clean) == pytest.approx(model.summary["val/dice"])
+    conditions = {(row["corruption"], row["strength"]) for row in rows}
+    assert conditions == {("none", 0), ("gamma", 1), ("gamma", 3), ("noise", 1), ("noise", 3)}
+    (candidate,) = records(artefact, "candidate")
+    stressed = [float(row["dice"]) for row in rows if row["corruption"] != "none"]
+    assert candidate["val_dice_stressed"] == pytest.approx(np.mean(stressed))
+    spaces = {row["space"] for row in records(artefact, "stress_fsd")}
+    assert spaces == {"aligned_own", "bottleneck"}
+    assert all(row["split"] == "val" for row in artefact.records() if row["record"] != "cost")
+    assert list(node.data) == ["source", "stress"]
+
+
+def test_the_cost_of_a_network_is_measured_once_for_all_sources(trained: Lab) -> None:
+    node = trained.planner.efficiency("student")
+    (row,) = records(trained.make(node), "efficiency")
+    assert row["input"] == "1x1x32x32" and row["role"] == "student"
+    assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"]
+    assert row["parameters"] > 0 and row["macs"] > 0 and node.data == {}
 
 
 def test_spread_ranks_run_from_worst_to_best() -> None:
@@ -200,7 +267,7 @@ def test_a_planted_leak_is_caught(empty: Lab, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_training_stage_reads_a_target_domain(trained: Lab) -> None:
-    for node in trained.planner.models(SOURCE, 0, ("scratch", "kd", "gkd")):
+    for node in trained.models("scratch", "kd", "gkd"):
         assert list(node.data) == ["source"]
 
 
@@ -229,6 +296,6 @@ def test_every_pair_of_teacher_and_student_goes_through_gkd(empty: Lab, make_pla
             "student": {"name": student, "width": 0.25},
         }
         planner = make_planner(stages=stages, networks=networks)
-        artefact = empty.make(*planner.models(SOURCE, 0, ("gkd",)))
+        artefact = empty.make(*empty.models("gkd", planner=planner))
         (row,) = records(artefact, "epoch")
         assert all(np.isfinite(value) for value in row.values() if isinstance(value, float))

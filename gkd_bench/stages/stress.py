@@ -1,0 +1,125 @@
+"""Stage ``stress``: a trained network on its source's validation subjects, clean and under scanner-like corruptions.
+
+What it measures is all that a selection rule may read: nothing here can open a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gkd_bench.config.schema import StressStage
+from gkd_bench.data.cache import SourceImages
+from gkd_bench.data.stress import StressBank
+from gkd_bench.metrics.efficiency import count_macs
+from gkd_bench.metrics.frechet import frechet_distance
+from gkd_bench.metrics.overlap import score_image
+from gkd_bench.networks.base import SegmentationNetwork, count_parameters
+from gkd_bench.stages.context import StageContext, StageStopped
+from gkd_bench.stages.distance import Ruler, by_first, domain_tiles, make_ruler
+from gkd_bench.stages.models import kept_networks
+from gkd_bench.stages.predict import predict
+from gkd_bench.stages.results import cost_record
+from gkd_bench.store.artefacts import Artefact, Draft
+
+CLEAN = "none"
+OVERLAP = 0.25
+STRESSED_SPACE = "aligned_own"
+SPACES = {STRESSED_SPACE: "aligned", "bottleneck": "bottleneck"}
+Record = dict[str, Any]
+
+
+def run_stress(context: StageContext) -> Draft:
+    """Score every kept epoch of the model on every condition of the source's stress bank."""
+    stage, bank, model = context.settings("stress", StressStage), context.stress_bank(), context.input("model")
+    draft = Draft()
+    for variant, network in kept_networks(model, context.device).items():
+        records = [*dice_records(context, network, bank), *distance_records(context, network, bank, stage)]
+        candidate = candidate_record(context, variant, network, model, records)
+        draft.records.extend({**record, "variant": variant, "split": "val"} for record in [*records, candidate])
+        draft.summary.update({f"{variant}/{name}": candidate[name] for name in CANDIDATE_FIELDS})
+    draft.records.append(cost_record(context, 0, len(bank.conditions), context.elapsed()))
+    draft.summary["seconds"] = context.elapsed()
+    return draft
+
+
+def dice_records(context: StageContext, network: SegmentationNetwork, bank: StressBank) -> list[Record]:
+    """``stress`` records: Dice inside the field of view at the working scale, per condition and image."""
+    records = []
+    for condition in bank.conditions:
+        if context.monitor.should_stop():
+            raise StageStopped
+        images = bank.images(condition)
+        for index in range(len(images)):
+            who = {"subject": images.subject(index), "image": images.name(index)}
+            dice = image_dice(context, network, images, index)
+            records.append(_place("stress", condition) | who | {"dice": dice})
+    return records
+
+
+def image_dice(context: StageContext, network: SegmentationNetwork, images: SourceImages, index: int) -> float:
+    """Dice of one image inside the field of view at threshold 0.5, as in validation."""
+    probability = predict(network, images.image(index), int(context.setting("tile")), context.device, OVERLAP)
+    score = score_image(probability, images.label(index), images.fov(index), 0.5)
+    return float(score.metrics()["dice"] or 0.0)
+
+
+def distance_records(
+    context: StageContext, network: SegmentationNetwork, bank: StressBank, stage: StressStage
+) -> list[Record]:
+    """``stress_fsd`` records: source training tiles against validation tiles under every condition, in every space."""
+    ruler = make_ruler(context, network)
+    train = domain_tiles(context.domain().source_splits().train, context, stage.fsd_tiles)
+    first = ruler.vectors(train.images)
+    records = []
+    for condition in bank.conditions:
+        second = ruler.vectors(domain_tiles(bank.images(condition), context, stage.fsd_tiles).images)
+        records += [_place("stress_fsd", condition) | row for row in _distances(first, second, ruler)]
+    return records
+
+
+def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor], ruler: Ruler) -> list[Record]:
+    rows = []
+    for space, name in SPACES.items():
+        if name in first:
+            near, far = by_first(first[name].double().cpu().numpy(), second[name].double().cpu().numpy())
+            sizes = {"n_a": len(near), "n_b": len(far), "dim": near.shape[1]}
+            rows.append({"space": space, "value": frechet_distance(near, far), **sizes})
+    return rows
+
+
+def _place(record: str, condition: tuple[str, int]) -> Record:
+    return {"record": record, "corruption": condition[0], "strength": condition[1]}
+
+
+CANDIDATE_FIELDS = ("epoch", "val_dice", "val_dice_stressed", "stress_fsd", "parameters", "macs")
+
+
+def candidate_record(
+    context: StageContext, variant: str, network: SegmentationNetwork, model: Artefact, records: list[Record]
+) -> Record:
+    """One ``candidate`` record: validation Dice of the epoch, its means under stress, and what the network costs."""
+    prefix, tile = "last/" if variant == "last" else "", int(context.setting("tile"))
+    stressed = [row for row in records if row["corruption"] != CLEAN]
+    dice = _condition_means([row for row in stressed if row["record"] == "stress"], "dice")
+    distances = [row["value"] for row in stressed if row.get("space") == STRESSED_SPACE]
+    return {
+        "record": "candidate",
+        "epoch": model.summary[f"{prefix}epoch"],
+        "val_dice": model.summary[f"{prefix}val/dice"],
+        "val_dice_stressed": float(np.mean(dice)),
+        "stress_fsd": float(np.mean(distances)) if distances else None,
+        "parameters": count_parameters(network),
+        "macs": count_macs(network, (1, 1, tile, tile)),
+    }
+
+
+def _condition_means(rows: list[Record], field: str) -> list[float]:
+    """Mean over images per condition, so that every condition counts the same."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["corruption"], row["strength"]), []).append(row[field])
+    return [float(np.mean(values)) for values in groups.values()]
