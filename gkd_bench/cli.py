@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from gkd_bench.registry import DOMAINS
 
 if TYPE_CHECKING:
     from gkd_bench.config.schema import Prepare
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_ERROR = 2
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["sweep"]:
             return _sweep(arguments[1:])
         options = _parser().parse_args(arguments)
-        return _check_data(options)
+        return COMMANDS[options.command](options)
     except GkdBenchError as error:
         print(f"gkd-bench: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -56,7 +58,59 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--domains", nargs="+", metavar="NAME", help=f"instead of a file: {', '.join(DOMAINS)}")
     check.add_argument("--root", type=Path, help="folder of the data sets (default: the file's, or GKD_DATA_ROOT)")
     check.add_argument("--out", type=Path, default=Path("results/data_check"), help="folder for the pictures")
+    _add_report(commands)
+    _add_dashboard(commands)
     return parser
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add_parser("report", help="make the report of finished sweeps again, from their records alone")
+    report.add_argument("sweeps", nargs="+", metavar="SWEEP", help="name of a sweep; several become one report")
+    report.add_argument("--store", type=Path, default=Path(".gkd_store"), help="folder of the store (storage.root)")
+    report.add_argument("--results", type=Path, default=Path("results"), help="folder for results")
+    report.add_argument("--no-figures", action="store_true", help="tables only: no figures, pictures or models")
+    report.add_argument("--no-mlflow", action="store_true", help="leave MLflow as it is")
+    _add_tracking(report)
+
+
+def _add_dashboard(commands: Commands) -> None:
+    dashboard = commands.add_parser("dashboard", help="open MLflow on the comparison, on this machine only")
+    dashboard.add_argument("sweep", nargs="?", metavar="SWEEP", help="name of a sweep (default: the latest)")
+    dashboard.add_argument("--results", type=Path, default=Path("results"), help="folder of results")
+    dashboard.add_argument("--port", type=int, default=5000, help="first port to try")
+    dashboard.add_argument("--no-browser", action="store_true", help="only print the links")
+    _add_tracking(dashboard)
+
+
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--uri", help="MLflow's tracking URI (tracking.uri; default: mlflow.db in the results)")
+    parser.add_argument("--experiment", default="gkd_bench", help="MLflow's experiment (tracking.experiment)")
+
+
+def _report(options: argparse.Namespace) -> int:
+    """``gkd-bench report``: trains nothing, reads no sweep but the named ones."""
+    from rich.console import Console
+
+    from gkd_bench.config.schema import Tracking
+    from gkd_bench.publish import Wanted, report_again
+    from gkd_bench.store.artefacts import open_store
+    from gkd_bench.sweep import PLAIN_WIDTH
+
+    tracking = Tracking(enabled=not options.no_mlflow, uri=options.uri, experiment=options.experiment)
+    wanted = Wanted(options.results, tracking, not options.no_figures)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    report_again(options.sweeps, open_store(options.store), options.store, wanted, console)
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    """``gkd-bench dashboard``: serves MLflow on 127.0.0.1 until Ctrl-C."""
+    from gkd_bench.report.dashboard import open_dashboard
+
+    browser = not options.no_browser
+    return open_dashboard(
+        options.results, options.uri, options.experiment, options.sweep, options.port, browser=browser
+    )
 
 
 def _check_data(options: argparse.Namespace) -> int:
@@ -88,6 +142,13 @@ def _what_to_check(options: argparse.Namespace) -> tuple[Sequence[str], Path | N
         raise ConfigError(["give a sweep file, or --domains NAME ..."], "the command line")
     root = options.root or os.environ.get("GKD_DATA_ROOT")
     return options.domains, Path(root) if root else None, Prepare()
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "data": _check_data,
+    "report": _report,
+    "dashboard": _dashboard,
+}
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
-"""From artefacts to one flat list of records: what every table, figure and MLflow run is made from."""
+"""From artefacts to what a report is made of: one flat list of records, and what is shown beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from gkd_bench.cluster.search import FinishedTrial
 from gkd_bench.conduct import StudyResult, SweepResult
 from gkd_bench.config.schema import Sweep
+from gkd_bench.report.extras import Extras, Picture, Student, VectorSet
+from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.selection import BEST, LAST
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import SCHEMA_VERSION
 
 Record = dict[str, Any]
+TRIAL_RECORDS = ("candidate", "image", "pooled", "fsd")
+"""What is kept of a trial beside its epochs: enough to compare selection rules."""
 
 
 def collect(sweep: Sweep, store: Store, result: SweepResult, missing: Mapping[str, str]) -> list[Record]:
@@ -28,19 +36,21 @@ def collect(sweep: Sweep, store: Store, result: SweepResult, missing: Mapping[st
     for node in (*result.models.nodes, *result.scores.nodes):
         records += node_records(sweep, store, node)
     for study in result.studies:
-        records += study_records(sweep, study)
+        for trial in study.trials:
+            records += trial_records(sweep, store, study, trial)
     return records + [
         {"schema": SCHEMA_VERSION, "record": "missing", "sweep": sweep.name, "domain": name, "reason": reason}
         for name, reason in missing.items()
     ]
 
 
-def node_records(sweep: Sweep, store: Store, node: StageNode) -> list[Record]:
+def node_records(sweep: Sweep, store: Store, node: StageNode, trial: int | None = None) -> list[Record]:
     """The records of one stage with everything needed to place them in a table; none when it is not in the store."""
     if not store.has(node.key):
         return []
-    base = base_fields(sweep, node, None)
-    return [{**base, **record} for record in store.get(node.key, verify=False).records()]
+    base = base_fields(sweep, node, trial) | {"network": network_name(sweep, store, node)}
+    records = store.get(node.key, verify=False).records()
+    return [{**base, **record} for record in records if record["record"] != "picture"]
 
 
 def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
@@ -50,68 +60,120 @@ def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
         "schema": SCHEMA_VERSION,
         "sweep": sweep.name,
         "key": node.key,
+        "model": node.inputs.get("model", node.key),
         "kind": node.kind,
         "task": sweep.task,
         "source": labels.get("source"),
         "target": labels.get("target"),
         "split": "train",
         "method": labels.get("method"),
-        "network": network_name(sweep, node),
+        "network": None,
         "seed": node.seed,
         "trial": trial,
     }
 
 
-def network_name(sweep: Sweep, node: StageNode) -> str:
+def network_name(sweep: Sweep, store: Store, node: StageNode) -> str:
     """The network a stage trains or scores: ``name x width``; for alignment stages the host."""
-    networks = sweep.networks
-    if node.kind == "semantic":
-        return f"P-SAE x{networks.semantic_width:g}"
-    network = (
-        networks.teacher if "teacher" in (node.labels.get("method"), node.labels.get("host")) else networks.student
-    )
-    return f"{network.name} x{network.width:g}"
+    scored = node.inputs.get("model") or node.inputs.get("host")
+    trained = store.get(scored, verify=False).node if scored else node
+    if "network" in trained.settings:
+        return f"{trained.settings['network']['name']} x{trained.settings['network']['width']:g}"
+    return f"P-SAE x{sweep.networks.semantic_width:g}"
 
 
-def study_records(sweep: Sweep, study: StudyResult) -> Iterator[Record]:
-    """One ``trial`` record per ended trial, and its epochs as the search saw them."""
-    for trial in study.trials:
-        key = study.keys[trial.number]
-        yield {
-            "schema": SCHEMA_VERSION,
-            "record": "trial",
-            "sweep": sweep.name,
-            "study": f"{study.source} {study.method}",
-            "source": study.source,
-            "method": study.method,
-            "number": trial.number,
-            "params": json.dumps(dict(trial.params), sort_keys=True),
-            "state": trial.state,
-            "value": trial.value,
-            "cause": trial.cause,
-            "key": key,
-        }
-        yield from trial_epochs(sweep, study, trial.number, key)
+# ---------------------------------------------------------------- searches
 
 
-def trial_epochs(sweep: Sweep, study: StudyResult, number: int, key: str) -> Iterator[Record]:
-    """Validation Dice of a trial's epochs as the search saw them, of stopped trials as well."""
-    node = study.planner.distill(study.method, study.source, sweep.seeds[0])
-    base = base_fields(sweep, node, number) | {"key": key, "record": "epoch", "split": "val"}
-    trial = next(trial for trial in study.trials if trial.number == number)
+def trial_records(sweep: Sweep, store: Store, study: StudyResult, trial: FinishedTrial) -> Iterator[Record]:
+    """A ``trial`` record, its epochs as the search saw them, and, where it is complete, what its student scored."""
+    stages, number = study.stages[trial.number], trial.number
+    first = sweep.search.objectives[0]
+    yield {
+        "schema": SCHEMA_VERSION,
+        "record": "trial",
+        "sweep": sweep.name,
+        "study": f"{study.source} {study.method}",
+        "source": study.source,
+        "method": study.method,
+        "number": number,
+        "params": json.dumps(dict(trial.params), sort_keys=True),
+        "state": trial.state,
+        "value": trial.values.get(first),
+        "objectives": json.dumps(dict(trial.values), sort_keys=True),
+        "cause": trial.cause,
+        "key": stages.watched,
+        "taken": number == study.taken,
+    }
+    training = next(node for node in stages.nodes if node.key == stages.watched)
+    base = base_fields(sweep, training, number) | {"record": "epoch", "split": "val"}
     for epoch, value in sorted(trial.epochs.items()):
         yield base | {"epoch": epoch, "val/dice": value}
+    if trial.state == "complete":
+        for node in (stages.nodes[-1], *study.scores.get(number, ())):
+            records = node_records(sweep, store, node, number)
+            yield from (record for record in records if record["record"] in TRIAL_RECORDS)
 
 
-def pictures(store: Store, result: SweepResult) -> dict[str, bytes]:
-    """Overlay pictures of all scored models: file name -> PNG bytes."""
-    found = {}
-    for node in result.scores.nodes:
-        if not store.has(node.key):
-            continue
-        artefact = store.get(node.key, verify=False)
-        words = [node.labels["source"], "to", node.labels["target"], node.labels["method"], f"seed{node.seed}"]
-        for name in artefact.files():
-            if name.startswith("overlays/"):
-                found["_".join([*words, name.removeprefix("overlays/")])] = artefact.bytes(name)
-    return found
+# ---------------------------------------------------------------- beside the records
+
+
+def extras(store: Store, stages: Sequence[StageNode], records: SweepRecords) -> Extras:
+    """Pictures, vectors and students of final trainings, of the epoch that the selection rule takes.
+
+    Args:
+        store: artefacts; those that are gone are left out.
+        stages: final trainings and their evaluate stages.
+        records: the sweep's records.
+    """
+    there = [node for node in stages if store.has(node.key)]
+    scored = [node for node in there if node.kind == "evaluate"]
+    return Extras(
+        tuple(picture for node in scored for picture in pictures(store, node, records)),
+        tuple(vectors for node in scored for vectors in vector_sets(store, node, records)),
+        tuple(student(store, node, scored, records) for node in there if node.kind == "distill"),
+    )
+
+
+def pictures(store: Store, node: StageNode, records: SweepRecords) -> Iterator[Picture]:
+    """The pictures of one evaluate stage."""
+    artefact, labels = store.get(node.key, verify=False), node.labels
+    variant = records.chosen_variants.get(node.inputs["model"], BEST)
+    for record in artefact.records():
+        if record["record"] == "picture" and record["variant"] == variant:
+            photo, label, found = (
+                artefact.bytes(f"{record['folder']}/{part}.png") for part in ("photo", "label", "found")
+            )
+            yield Picture(
+                labels["source"], labels["target"], labels["method"], node.seed, record["subject"], record["image"],
+                record["score"], tuple(record["roles"].split(",")), photo, label, found,
+            )  # fmt: skip
+
+
+def vector_sets(store: Store, node: StageNode, records: SweepRecords) -> Iterator[VectorSet]:
+    """Vectors of the source's training tiles, from the stage that scores the source itself, else of the target's test tiles."""
+    labels = node.labels
+    variant = records.chosen_variants.get(node.inputs["model"], BEST)
+    if node.seed != records.seeds[0] or "alignment" not in node.inputs:
+        return
+    own = labels["target"] == labels["source"]
+    tensors = store.get(node.key).tensors(f"vectors-{variant}")
+    values = tensors["source" if own else "target"].numpy().astype(np.float32)
+    yield VectorSet(labels["source"], labels["method"], node.seed, labels["target"], values)
+
+
+def student(store: Store, node: StageNode, scored: Sequence[StageNode], records: SweepRecords) -> Student:
+    """A final training as something to hand over."""
+    evaluations = [one for one in scored if one.inputs["model"] == node.key]
+    weights = "last" if records.chosen_variants.get(node.key, BEST) == LAST else "network"
+    return Student(
+        model=node.key,
+        source=node.labels["source"],
+        method=node.labels["method"],
+        seed=node.seed,
+        network=node.settings["network"],
+        tile=node.settings["tile"],
+        prepare=records.origin.prepare,
+        threshold=evaluations[0].settings["evaluate"]["threshold"] if evaluations else 0.5,
+        weights=lambda: store.get(node.key).tensors(weights),
+    )

@@ -1,72 +1,100 @@
-"""The last step of the main job: records to tables in the terminal, files in the results folder, runs in MLflow."""
+"""The last step of the main job, and all of ``gkd-bench report``: records to tables, figures, page, files and MLflow."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from gkd_bench.collect import collect, pictures
+from gkd_bench.collect import collect, extras
 from gkd_bench.conduct import SweepResult
-from gkd_bench.config.schema import Sweep
-from gkd_bench.report.diagnostics import health_warnings, search_summary
-from gkd_bench.report.frame import SweepRecords
+from gkd_bench.config.schema import Sweep, Tracking
+from gkd_bench.report.archive import SavedSweep, load_sweep_records, merged, save_sweep
+from gkd_bench.report.contents import answer, page_tables, terminal_tables
+from gkd_bench.report.diagnostics import health_warnings
+from gkd_bench.report.extras import Extras
+from gkd_bench.report.frame import Origin, SweepRecords
 from gkd_bench.report.render import to_rich
-from gkd_bench.report.tables import answer, fsd_comparison, matrix, triple
-from gkd_bench.report.tracking import Provenance, resolve_backend, ui_command, write_tracking
-from gkd_bench.report.writer import write_report
+from gkd_bench.report.writer import ReportFiles, write_report
 from gkd_bench.store.artefacts import Store
 
 SHOWN_WARNINGS = 3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a report is to be made.
+
+    Attributes:
+        results: folder for results; the report goes into a folder of the sweep's name.
+        tracking: MLflow.
+        figures: draw figures, and show pictures, vectors and students from the store.
+    """
+
+    results: Path
+    tracking: Tracking
+    figures: bool = True
 
 
 def publish(
     sweep: Sweep,
     store: Store,
     result: SweepResult,
-    references: Mapping[str, str],
+    origin: Origin,
     missing: Mapping[str, str],
-    command: str,
     console: Console,
 ) -> None:
-    """Write and show everything a sweep has to say. Trains nothing; can be repeated at any time.
+    """Keep a sweep's records, and write and show everything they say. Trains nothing; can be repeated at any time.
 
     Args:
         sweep: the sweep.
         store: artefacts.
         result: stages, searches and failures.
-        references: domain -> ``domain@fingerprint`` of its prepared data.
+        origin: where it comes from.
         missing: domain -> why it was left out.
-        command: the command that does the same again.
         console: where the tables are shown.
     """
     found = collect(sweep, store, result, missing)
     if not any(record["record"] == "cost" for record in found):
         console.print("No stage has finished: there is nothing to report.")
         return
-    records = SweepRecords.from_dicts(found, sweep.sources(), sweep.targets())
-    text = yaml.safe_dump(shown(sweep), sort_keys=False, allow_unicode=True)
-    drawn = pictures(store, result)
-    files = write_report(records, Path(sweep.storage.results) / sweep.name, drawn, text, command, machine())
-    _show(records, console)
-    console.print(f"All tables and pictures: {os.path.relpath(files.report)}", highlight=False, soft_wrap=True)
-    if sweep.tracking.enabled:
-        fingerprints = {name: reference.partition("@")[2] for name, reference in references.items()}
-        _track(sweep, result, records, drawn, Provenance(text, command, machine(), fingerprints), console)
+    kinds = ("teacher", "baseline", "distill", "evaluate")
+    stages = tuple(node for node in (result.models + result.scores).nodes if node.kind in kinds)
+    saved = SavedSweep(sweep.name, tuple(found), origin, stages)
+    save_sweep(saved, Path(sweep.storage.root))
+    report(saved, store, Wanted(Path(sweep.storage.results), sweep.tracking), console)
 
 
-def _show(records: SweepRecords, console: Console) -> None:
+def report_again(names: Sequence[str], store: Store, root: Path, wanted: Wanted, console: Console) -> None:
+    """Make the report of one sweep, or of several as one, from their records. Raises GkdBenchError for unknown names."""
+    report(merged([load_sweep_records(name, root) for name in names]), store, wanted, console)
+
+
+def report(saved: SavedSweep, store: Store, wanted: Wanted, console: Console) -> None:
+    """Everything that a sweep's records say: the terminal, the results folder, MLflow."""
+    from gkd_bench.report.figures import draw_figures
+
+    records = SweepRecords.from_dicts(saved.records, saved.origin)
+    beside = extras(store, saved.stages, records) if wanted.figures else Extras()
+    figures = draw_figures(records, beside) if wanted.figures else ()
+    files = write_report(records, beside, wanted.results / saved.name, figures)
+    show(records, console)
+    for path in (files.page, files.report):
+        console.print(f"{path.name}: {os.path.relpath(path)}", highlight=False, soft_wrap=True)
+    if wanted.tracking.enabled:
+        _track(records, beside, files, wanted, console)
+
+
+def show(records: SweepRecords, console: Console) -> None:
     """The answer and the tables that support it; the rest is in the report."""
-    methods = [name for name in records.methods if name != "teacher"]
-    chosen = [triple(records), matrix(records, method=methods[-1])] if methods else [triple(records)]
-    for table in (*chosen, fsd_comparison(records), search_summary(records)):
-        if table.rows:
-            console.print(to_rich(table), "\n")
+    for table in terminal_tables(records):
+        console.print(to_rich(table), "\n")
     warnings = health_warnings(records)
     if warnings:
         console.print(f"[yellow]{len(warnings)} health warnings[/yellow], the first of them:", highlight=False)
@@ -74,25 +102,53 @@ def _show(records: SweepRecords, console: Console) -> None:
     console.print(answer(records), style="bold", highlight=False, soft_wrap=True)
 
 
-def _track(
-    sweep: Sweep,
-    result: SweepResult,
-    records: SweepRecords,
-    drawn: Mapping[str, bytes],
-    provenance: Provenance,
-    console: Console,
-) -> None:
+def _track(records: SweepRecords, beside: Extras, files: ReportFiles, wanted: Wanted, console: Console) -> None:
     """Bring MLflow up to date and say how to open it."""
-    backend = resolve_backend(sweep.tracking.uri, Path(sweep.storage.results))
-    settings = {node.key: node.settings for node in result.models.nodes}
-    tracked = write_tracking(records, backend, sweep.tracking.experiment, provenance, drawn, settings)
+    from gkd_bench.report.backend import resolve_backend
+    from gkd_bench.report.dashboard import ui_command
+    from gkd_bench.report.parent import Shown
+    from gkd_bench.report.tracking import write_tracking
+
+    folder = wanted.results / records.sweep
+    paths = {path.relative_to(folder).as_posix(): path for path in files.all()}
+    shown = Shown(answer(records), page_tables(records), {name: path.read_bytes() for name, path in paths.items()})
+    backend = resolve_backend(wanted.tracking.uri, wanted.results)
+    tracked = write_tracking(records, backend, wanted.tracking.experiment, shown, beside)
     if tracked.warning:
         console.print(f"[yellow]{tracked.warning}[/yellow]")
         return
-    dashboard = ui_command(backend, tracked.experiment_id, tracked.run_id)
+    dashboard = ui_command(backend, tracked)
     console.print(f"MLflow: {tracked.written} runs written. Browse the comparison:", highlight=False)
     for line in (dashboard.command, dashboard.link, dashboard.run_link):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def origin_of(
+    sweep: Sweep, references: Mapping[str, str], factors: Mapping[str, float], trained: SweepResult, command: str
+) -> Origin:
+    """Where a sweep's records come from.
+
+    Args:
+        sweep: the sweep.
+        references: domain -> ``domain@fingerprint`` of its prepared data.
+        factors: domain -> working pixels per native pixel.
+        trained: its final trainings.
+        command: the command that does the same again.
+    """
+    return Origin(
+        sources=sweep.sources(),
+        targets=sweep.targets(),
+        rule=sweep.selection.rule,
+        pick=sweep.selection.pick,
+        variants={name: variant.model_dump(mode="json") for name, variant in sweep.methods.variants.items()},
+        sweep_yaml=yaml.safe_dump(shown(sweep), sort_keys=False, allow_unicode=True),
+        command=command,
+        machine=machine(),
+        fingerprints={name: reference.partition("@")[2] for name, reference in references.items()},
+        settings={node.key: dict(node.settings) for node in trained.models.nodes},
+        prepare=sweep.data.prepare.model_dump(mode="json"),
+        factors=dict(factors),
+    )
 
 
 def shown(sweep: Sweep) -> dict[str, Any]:

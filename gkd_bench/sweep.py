@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
-from gkd_bench.errors import GkdBenchError
+from gkd_bench.errors import GkdBenchError, LeakError
 
 if TYPE_CHECKING:
     from gkd_bench.conduct import SweepResult
@@ -27,10 +27,19 @@ PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of 
 
 @dataclass(frozen=True)
 class Domains:
-    """The domains of a sweep: ``domain@fingerprint`` of those that are there, the reason of those that are not."""
+    """The domains of a sweep.
+
+    Attributes:
+        references: domain -> ``domain@fingerprint`` of its prepared data.
+        banks: source -> reference of the stress bank of its validation images.
+        missing: domain -> why it was left out.
+        factors: domain -> working pixels per native pixel; only of prepared ones.
+    """
 
     references: Mapping[str, str]
+    banks: Mapping[str, str]
     missing: Mapping[str, str]
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +67,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from gkd_bench.plan import Planner
     from gkd_bench.store.artefacts import open_store
 
-    conductor = Conductor(sweep, Planner(sweep, domains.references), open_store(sweep.storage.root))
+    conductor = Conductor(sweep, Planner(sweep, domains.references, domains.banks), open_store(sweep.storage.root))
     if arguments.plan:
         from gkd_bench.preview import plan_table, preview
 
@@ -80,11 +89,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         console.print("Everything is in the store already: nothing to train.")
 
-    from gkd_bench.publish import publish
+    from gkd_bench.publish import origin_of, publish
 
     for stage, cause in [*result.failures.items(), *failed_trials(result)]:
         console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
-    publish(sweep, conductor.store, result, domains.references, domains.missing, command_line(arguments), console)
+    origin = origin_of(sweep, domains.references, domains.factors, result, command_line(arguments))
+    publish(sweep, conductor.store, result, origin, domains.missing, console)
     return EXIT_FAILED_STAGES if result.failures else 0
 
 
@@ -109,9 +119,13 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
 
     Raises:
         GkdBenchError: domains are missing and that is not allowed, or no source is left. Lists every file.
+        LeakError: a test image is also one to train or to select on, of whatever domain. Lists every one.
     """
     from gkd_bench.data.check import preflight
+    from gkd_bench.data.digests import memo_file
+    from gkd_bench.data.leaks import leak_problems
     from gkd_bench.data.prepare import fingerprint, prepare_domain
+    from gkd_bench.data.stress import prepare_stress
 
     root = Path(sweep.data.root) if sweep.data.root else None
     cache = cache_folder(sweep)
@@ -126,9 +140,26 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
         console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
     missing = {name: f"missing or broken, {len(error.problems)} problems" for name, error in errors.items()}
     if dry:
-        return Domains({name: f"{name}@{fingerprint(name, root, sweep.data.prepare)}" for name in present}, missing)
+        references = {name: f"{name}@{fingerprint(name, root, sweep.data.prepare)}" for name in present}
+        return Domains(references, _bank_references(sweep, references), missing)
     prepared = [prepare_domain(name, root, sweep.data.prepare, cache, verify=True) for name in present]
-    return Domains({domain.manifest.domain: domain.reference for domain in prepared}, missing)
+    leaks = leak_problems(prepared, sweep.sources(), root, memo_file(cache))
+    if leaks:
+        raise LeakError("\n".join(["a network would be scored on what it was trained or selected on:", *leaks]))
+    references = {domain.manifest.domain: domain.reference for domain in prepared}
+    for domain in prepared:
+        if domain.manifest.domain in sweep.sources():
+            prepare_stress(domain, root, sweep.data.stress, cache, verify=True)
+    factors = {domain.manifest.domain: domain.manifest.factor for domain in prepared}
+    return Domains(references, _bank_references(sweep, references), missing, factors)
+
+
+def _bank_references(sweep: Sweep, references: Mapping[str, str]) -> dict[str, str]:
+    """Source -> reference of its stress bank."""
+    from gkd_bench.data.stress import stress_reference
+
+    sources = [name for name in sweep.sources() if name in references]
+    return {name: stress_reference(references[name], sweep.data.stress) for name in sources}
 
 
 def cache_folder(sweep: Sweep) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gkd_bench import sweep
+from gkd_bench import cli, sweep
+from gkd_bench.data.readers.phantom import PhantomClear, PhantomDim
 from gkd_bench.stages.run import STAGES
 from gkd_bench.store.artefacts import Draft, LocalStore
 from gkd_bench.store.records import RecordLog
@@ -65,7 +68,7 @@ def tables(folder: Path) -> dict[str, bytes]:
     """The files of a report that hold results and no times."""
     out = folder / "results" / "tiny"
     return {
-        name: (out / name).read_bytes() for name in ("triple.csv", "dice.csv", "fsd.csv", "trials.csv", "health.csv")
+        name: (out / name).read_bytes() for name in ("triple.csv", "scores.csv", "fsd.csv", "trials.csv", "health.csv")
     }
 
 
@@ -78,11 +81,12 @@ def test_the_main_job_leaves_tables_pictures_and_mlflow_runs_and_a_second_run_tr
     assert "GKD - student alone" in shown.replace("\n", " ") or "GKD" in shown
     assert "mlflow ui --backend-store-uri" in shown
     assert list((folder / "results" / "tiny" / "overlays").glob("*.png"))
-    kinds = ("teacher", "baseline", "semantic", "alignment", "distill", "evaluate")
+    assert "<html" in (folder / "results" / "tiny" / "index.html").read_text()
     store = LocalStore(folder / ".gkd_store")
-    counts = {kind: len(list(store.keys(kind))) for kind in kinds}
-    # scratch, kd, and gkd's two trials, the better of which is the final student
-    assert counts == {"teacher": 1, "baseline": 1, "semantic": 1, "alignment": 2, "distill": 4, "evaluate": 10}
+    counts = {kind: len(list(store.keys(kind))) for kind in STAGES}
+    # scratch, kd, and gkd's two trials, the better of which is the final student; the other one is scored as well
+    trained = {"teacher": 1, "baseline": 1, "semantic": 1, "alignment": 2, "distill": 4}
+    assert counts == trained | {"stress": 6, "evaluate": 12, "efficiency": 2}
 
     assert sweep.main(["tiny.yaml"]) == 0
     assert "nothing to train" in capsys.readouterr().out
@@ -99,6 +103,78 @@ def test_the_main_job_leaves_tables_pictures_and_mlflow_runs_and_a_second_run_tr
     assert len(runs) > 6
 
 
+def test_a_report_is_made_again_byte_for_byte_from_the_records_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First with the store's pictures, then from nothing but the sweep's records."""
+    options = without_gkd(folder)
+    assert sweep.main(options) == 0
+    out = folder / "results" / "tiny"
+    first = contents(out)
+    shutil.rmtree(out)
+    assert cli.main(["report", "tiny", "--no-mlflow"]) == 0
+    assert contents(out) == first
+
+    shutil.rmtree(out)
+    shutil.rmtree(folder / ".gkd_store" / "artefacts")
+    assert cli.main(["report", "tiny", "--no-mlflow", "--no-figures"]) == 0
+    tables = {name: content for name, content in first.items() if name.endswith(".csv")}
+    assert tables and tables.items() <= contents(out).items()
+    assert "student alone" in capsys.readouterr().out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Relative path -> bytes of every file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_selection_rule_trains_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = without_gkd(folder)
+    assert sweep.main(options) == 0
+    before = stamps(LocalStore(folder / ".gkd_store"))
+    assert sweep.main([*options, "--set", "selection.rule=last"]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert stamps(LocalStore(folder / ".gkd_store")) == before
+
+
+def test_several_objectives_keep_a_front_and_take_the_point_the_sweep_asks_for(folder: Path) -> None:
+    search = {
+        **SETTINGS["search"],
+        "objectives": ["source_val", "source_val_stressed", "student_macs"],
+        "spaces": {"kd": {"methods.kd.weight": {"choice": [0.5, 2.0]}, "networks.student.width": {"choice": [0.1, 0.15]}}},
+        "sampler": "grid",
+        "trials": 4,
+    }
+    options = without_gkd(folder, search=search, selection={"pick": "closest_to_ideal"})
+    assert sweep.main(options) == 0
+    trials = [r for r in RecordLog(folder / ".gkd_store/sweeps/tiny/records.jsonl").read() if r["record"] == "trial"]
+    points = [json.loads(trial["objectives"]) for trial in trials]
+    assert all(set(point) == set(search["objectives"]) for point in points)
+    assert len({point["student_macs"] for point in points}) == 2
+    (taken,) = [json.loads(trial["objectives"]) for trial in trials if trial["taken"]]
+    assert not any(dominates(point, taken) for point in points)
+    assert "Pareto" in (folder / "results" / "tiny" / "report.md").read_text()
+
+
+def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
+    signs = {name: -1 if name == "student_macs" else 1 for name in one}
+    return one != other and all(signs[name] * one[name] >= signs[name] * other[name] for name in one)
+
+
+def test_an_image_that_is_trained_on_and_tested_stops_the_sweep_before_anything_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leak is planted: a target with the source's images, some of which it tests while the source trains on them."""
+    splits = PhantomDim(None).splits()
+    turned = dict(zip(splits, reversed(splits.values()), strict=True))
+    monkeypatch.setattr(PhantomDim, "style", PhantomClear.style)
+    monkeypatch.setattr(PhantomDim, "splits", lambda self: turned)
+    assert sweep.main(without_gkd(folder)) == 2
+    message = capsys.readouterr().err
+    assert "trained or selected on" in message and "phantom_dim" in message
+    assert not stamps(LocalStore(folder / ".gkd_store"))
+
+
 def test_adding_a_seed_computes_the_new_seed_only(folder: Path) -> None:
     options = without_gkd(folder)
     assert sweep.main(options) == 0
@@ -108,7 +184,8 @@ def test_adding_a_seed_computes_the_new_seed_only(folder: Path) -> None:
     after = stamps(store)
     assert before.items() <= after.items()
     seeds = [store.get(key).node.seed for key in after.keys() - before.keys()]
-    assert set(seeds) == {1} and len(seeds) == len(before)
+    once = len(list(store.keys("efficiency")))  # what a network costs does not depend on the seed
+    assert set(seeds) == {1} and len(seeds) == len(before) - once
 
 
 def test_the_plan_is_shown_and_nothing_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from gkd_bench.report.statistics import Array, t_half_width
+
 Direction = Literal["up", "down", "none"]
-Flag = Literal["best", "in_domain", "missing", "tie", "warning"]
+Flag = Literal[
+    "best", "second", "in_domain", "missing", "tie", "warning", "better", "worse", "better_kd", "worse_kd", "oracle"
+]
+Section = Literal[
+    "answer", "matrix", "comparison", "significance", "selection", "forecast", "ablation", "efficiency", "stress",
+    "search", "distance", "health", "cost",
+]  # fmt: skip
 Value = str | int | float | None
 
 
@@ -22,9 +31,10 @@ class Column:
         key: its name in files; letters, digits and ``_ / -``.
         title: its name for readers.
         direction: whether higher (``up``) or lower (``down``) is better.
-        spread: its cells have a spread and a count, which become columns of their own in CSV.
+        spread: its cells are means over seeds with intervals and counts, which become columns of their own in CSV.
         decimals: decimals that readers see; CSV keeps six significant digits.
         signed: readers see a plus sign before positive numbers.
+        interval: readers see the bootstrap interval in brackets.
     """
 
     key: str
@@ -33,23 +43,33 @@ class Column:
     spread: bool = False
     decimals: int = 3
     signed: bool = False
+    interval: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One cell of a table.
 
     Attributes:
         value: text, number, or none for a result that does not exist.
-        spread: standard deviation over ``n`` values (n - 1 in the denominator), or none below two values.
+        half: half width of the 95 % t interval over ``n`` seeds; none below two.
+        low, high: 95 % hierarchical bootstrap interval over seeds and test subjects, where it was computed.
         n: how many values (seeds) the number is a mean of; 0 where it is no mean.
-        flags: ``best`` of its row, ``in_domain`` (target = source), ``missing`` (domain left out), ``tie`` (difference
-            too small to count), ``warning`` (a health check failed).
+        subjects: how many test subjects it rests on; 0 where that has no meaning.
+        p: Holm-adjusted p of the paired permutation test over subjects against the student alone, in [0, 1].
+        flags: ``best`` and ``second`` of its row or column, ``in_domain`` (target = source), ``missing`` (domain left
+            out), ``tie`` (difference too small to count), ``warning`` (a health check failed), ``better``, ``worse``
+            (than the student alone, p < 0.05 after Holm), ``better_kd``, ``worse_kd`` (than KD), ``oracle`` (read target
+            labels; shown, never used).
     """
 
     value: Value = None
-    spread: float | None = None
+    half: float | None = None
+    low: float | None = None
+    high: float | None = None
     n: int = 0
+    subjects: int = 0
+    p: float | None = None
     flags: frozenset[Flag] = frozenset()
 
     def marked(self, flag: Flag, when: bool = True) -> Cell:
@@ -67,6 +87,7 @@ class Table:
         caption: what is measured, over what, with which n, and what the marks mean.
         columns: columns from left to right.
         rows: cells row by row.
+        section: the part of a report it belongs to.
     """
 
     name: str
@@ -74,6 +95,7 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    section: Section
 
     def __post_init__(self) -> None:
         """Raise ValueError when a row is not as wide as the table."""
@@ -81,25 +103,44 @@ class Table:
         if widths - {len(self.columns)}:
             raise ValueError(f"table {self.name}: {len(self.columns)} columns but rows of {sorted(widths)} cells")
 
-    @property
+    @cached_property
     def seed_counts(self) -> tuple[int, ...]:
         """The different ``n`` of its cells, smallest first; one number means that n is the same everywhere."""
         return tuple(sorted({cell.n for row in self.rows for cell in row if cell.n}))
 
 
-def mean_cell(values: Iterable[float]) -> Cell:
-    """Mean and standard deviation (n - 1) of the finite values; an empty cell when there is none."""
+def mean_cell(values: Iterable[float | None]) -> Cell:
+    """Mean of the finite values and half width of its 95 % t interval; an empty cell when there is none."""
     finite = np.array([value for value in values if value is not None and math.isfinite(value)], np.float64)
     if not finite.size:
         return Cell()
-    spread = float(finite.std(ddof=1)) if finite.size > 1 else None
-    return Cell(float(finite.mean()), spread, int(finite.size))
+    return Cell(float(finite.mean()), t_half(finite), n=int(finite.size))
 
 
-def mark_best(cells: Sequence[Cell], direction: Direction) -> list[Cell]:
-    """The cells of a row with the best number flagged, equal ones alike; nothing to flag below two numbers."""
-    numbers = [cell.value for cell in cells if isinstance(cell.value, int | float)]
-    if len(numbers) < 2 or direction == "none":
+def t_half(values: Array) -> float | None:
+    """Half width of the 95 % t interval of the mean of finite values, (n,); none below two of them."""
+    return float(t_half_width(values.std(ddof=1), values.size)) if values.size > 1 else None
+
+
+def mark_ranks(cells: Sequence[Cell], direction: Direction, decimals: int = 3) -> list[Cell]:
+    """The cells with the best number flagged ``best`` and the next one ``second``.
+
+    Numbers that look equal at ``decimals`` are equal. Nothing is flagged below two numbers, or where all are equal; cells
+    of the oracle are no contestants.
+    """
+    shown = [_shown(cell, decimals) for cell in cells]
+    ranks = sorted({number for number in shown if number is not None}, reverse=direction == "up")
+    if len(ranks) < 2 or direction == "none":
         return list(cells)
-    best = max(numbers) if direction == "up" else min(numbers)
-    return [cell.marked("best", cell.value == best) for cell in cells]
+    places: dict[float, Flag] = {ranks[0]: "best"}
+    if len([number for number in shown if number is not None]) > 2:
+        places[ranks[1]] = "second"
+    return [
+        cell.marked(places[number]) if number is not None and number in places else cell
+        for cell, number in zip(cells, shown, strict=True)
+    ]
+
+
+def _shown(cell: Cell, decimals: int) -> float | None:
+    is_number = isinstance(cell.value, int | float) and math.isfinite(cell.value)
+    return round(float(cell.value or 0), decimals) if is_number and "oracle" not in cell.flags else None

@@ -1,41 +1,20 @@
-"""Tables beside the scores: search, health checks and cost. Pure functions from records to tables."""
+"""Tables beside the scores: health checks and cost. Pure functions from records to tables."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.frame import SweepRecords, grouped
-from gkd_bench.report.tables import frame_rows, method_title, value_cell
-
-_FINISHED = "complete"
-_STATES = ((_FINISHED, "complete"), ("pruned", "stopped early"), ("failed", "failed"))
-
-
-def search_summary(records: SweepRecords) -> Table:
-    """Best trial of every study and its trials by state; the objective is on the source's validation subjects only."""
-    columns = [Column("study", "study"), Column("trials", "trials", decimals=0)]
-    columns += [Column(state, title, decimals=0) for state, title in _STATES]
-    columns += [Column("other", "other", decimals=0), Column("best_trial", "best trial", decimals=0)]
-    columns += [Column("best_value", "best value", "up"), Column("best_params", "best parameters")]
-    studies = grouped(records.of("trial"), ["study"])
-    rows = tuple((Cell(study), *_study_cells(trials)) for (study,), trials in studies)
-    caption = "Best: highest objective (validation Dice of the source) among complete trials, earliest of equals."
-    return Table("search", "Search", caption, tuple(columns), rows)
-
-
-def trials_table(records: SweepRecords) -> Table:
-    """Every trial of every study, one row each; a failed one with its cause."""
-    columns = tuple(Column(name, name) for name in ("study", "number", "state", "value", "params", "cause", "key"))
-    frame = records.of("trial").sort_values(["study", "number"], kind="stable")
-    return Table("trials", "All trials", "Value: validation Dice of the source.", columns, frame_rows(columns, frame))
+from gkd_bench.report.names import method_title
+from gkd_bench.report.searching import named_values
+from gkd_bench.report.tables import value_cell
 
 
 def health_table(records: SweepRecords) -> Table:
-    """Every health check: mean and spread over seeds and trials, its reference, how often it failed, and its warning."""
+    """Every health check: mean and interval over seeds and trials, its reference, how often it failed, and its warning."""
     columns = (
         Column("stage", "stage"),
         Column("source", "source"),
@@ -50,10 +29,8 @@ def health_table(records: SweepRecords) -> Table:
     frame = records.of("health").fillna({"source": "", "method": "", "host": ""})
     groups = grouped(frame, ["kind", "source", "method", "host", "check"])
     rows = tuple(_health_row(names, group) for names, group in groups)
-    caption = (
-        "Mean ± standard deviation over seeds and trials; ! a failed check. Checks warn, they do not stop a sweep."
-    )
-    return Table("health", "Health checks", caption, columns, rows)
+    caption = "Mean ± half width of the 95 % t interval over seeds and trials; ! a failed check. Checks warn, they do not stop a sweep."
+    return Table("health", "Health checks", caption, columns, rows, "health")
 
 
 def health_warnings(records: SweepRecords) -> list[str]:
@@ -84,25 +61,14 @@ def cost_table(records: SweepRecords) -> Table:
     frame = records.of("cost").drop_duplicates("key").fillna({"method": "", "network": ""})
     groups = grouped(frame, ["kind", "method", "network"])
     rows = tuple(_cost_row(names, group) for names, group in groups)
-    return Table("cost", "Cost", "Every stage once, however many trials it served; n = runs.", columns, rows)
+    caption = "Every stage once, however many trials it served; mean ± half width of the 95 % t interval; n = runs."
+    return Table("cost", "What the sweep cost", caption, columns, rows, "cost")
 
 
 def software_versions(records: SweepRecords) -> list[str]:
     """The different sets of package versions the stages ran with, each as one line."""
     texts = {str(text) for text in records.of("cost")["versions"].dropna()}
-    return sorted(_named_values(text) for text in texts)
-
-
-def _study_cells(trials: pd.DataFrame) -> Iterable[Cell]:
-    states = trials["state"]
-    counts = [int((states == state).sum()) for state, _ in _STATES]
-    yield from map(Cell, [len(trials), *counts, len(trials) - sum(counts)])
-    finished = trials[(states == _FINISHED) & trials["value"].notna()].sort_values("number", kind="stable")
-    if finished.empty:
-        yield from (Cell(), Cell(), Cell())
-        return
-    best = finished.iloc[int(finished["value"].to_numpy(float).argmax())]
-    yield from (Cell(int(best["number"])), Cell(float(best["value"])), Cell(_named_values(best["params"])))
+    return sorted(named_values(text) for text in texts)
 
 
 def _health_row(names: Sequence[str], group: pd.DataFrame) -> tuple[Cell, ...]:
@@ -138,15 +104,3 @@ def _different(values: pd.Series) -> str | None:
     found = sorted(values.dropna().unique())
     texts = [str(int(value)) if isinstance(value, float) else str(value) for value in found]
     return ", ".join(texts) or None
-
-
-def _named_values(text: str) -> str:
-    """A JSON object as ``name = value`` pairs in the order of the names; other JSON as it is."""
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        return text
-    return ", ".join(f"{name} = {_plain(value)}" for name, value in sorted(values.items()))
-
-
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,26 +11,83 @@ import pandas as pd
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.registry import METHODS
+from gkd_bench.report.selection import BEST, RULES, Candidate, choose
 
 BASE_FIELDS = (
-    "schema", "sweep", "key", "kind", "task", "source", "target", "split", "method", "network", "seed", "trial",
+    "schema", "sweep", "key", "model", "kind", "task", "source", "target", "split", "method", "network", "seed", "trial",
 )  # fmt: skip
+_SCORED = (*BASE_FIELDS, "variant")
 REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
-    "image": (*BASE_FIELDS, "subject", "image"),
-    "pooled": (*BASE_FIELDS, "images", "subjects"),
-    "fsd": (*BASE_FIELDS, "use", "space", "value", "low", "high", "floor", "floor_high", "n_a", "n_b", "dim"),
+    "image": (*_SCORED, "subject", "image"),
+    "pooled": (*_SCORED, "images", "subjects"),
+    "fsd": (*_SCORED, "use", "space", "value", "low", "high", "floor", "floor_high", "n_a", "n_b", "dim"),
+    "stress": (*_SCORED, "corruption", "strength", "subject", "image", "dice"),
+    "stress_fsd": (*_SCORED, "corruption", "strength", "space", "value", "n_a", "n_b", "dim"),
+    "candidate": (*_SCORED, "epoch", "val_dice", "val_dice_stressed", "stress_fsd", "parameters", "macs"),
+    "efficiency": (
+        *BASE_FIELDS, "role", "input", "parameters", "macs", "device", "threads", "latency_p50_ms", "latency_p95_ms",
+        "peak_memory_mb",
+    ),
     "epoch": (*BASE_FIELDS, "epoch"),
     "health": (*BASE_FIELDS, "check", "value", "reference", "ok", "warning", "host"),
     "cost": (*BASE_FIELDS, "seconds", "steps", "device", "threads", "parameters", "versions"),
-    "trial": ("sweep", "study", "number", "params", "state", "value", "cause", "key"),
+    "trial": (
+        "sweep", "study", "source", "method", "number", "params", "state", "value", "cause", "key", "objectives",
+    ),
     "missing": ("sweep", "domain", "reason"),
-}
+}  # fmt: skip
 CELL = ["source", "target", "method", "seed"]
+TRAINING = ["source", "method", "seed"]
 _ROW_ORDER = (
-    "kind", *CELL, "split", "study", "number", "domain", "subject", "image", "use", "space", "epoch", "host", "check", "key",
+    "kind", *CELL, "trial", "variant", "split", "study", "number", "domain", "corruption", "strength", "subject", "image",
+    "use", "space", "role", "epoch", "host", "check", "key",
 )  # fmt: skip
 METHOD_ORDER = ("teacher", "baseline", *METHODS)
+REFERENCES = ("teacher", "baseline", "scratch")
+"""What every method is compared with: the teacher, and the student before and after continuation without a teacher."""
 _SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where records come from and how the sweep wants them read; kept beside them, so that a report needs nothing else.
+
+    Attributes:
+        sources: source domains in table order; none = those with results, and those left out, by name.
+        targets: target domains likewise; a domain with results that is not named follows by name.
+        rule: selection rule.
+        pick: how one point of a Pareto front is taken; only said in captions.
+        variants: variant of a method -> ``{"of": method, "set": {option: value}}``.
+        sweep_yaml: the sweep as YAML text, defaults included.
+        command: the command that runs it again.
+        machine: one line about where it ran.
+        fingerprints: domain -> fingerprint of its prepared data.
+        settings: content key of a training -> its settings.
+        prepare: how raw images become a network's input.
+        factors: domain -> working pixels per native pixel.
+    """
+
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    rule: str = "source_val"
+    pick: str = "rule"
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sweep_yaml: str = ""
+    command: str = ""
+    machine: str = ""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prepare: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Origin:
+        """The origin that ``to_json`` wrote."""
+        return cls(**{**value, "sources": tuple(value["sources"]), "targets": tuple(value["targets"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -40,27 +97,22 @@ class SweepRecords:
     Attributes:
         sweep: name of the sweep.
         frames: kind of record -> frame with at least the columns of ``REQUIRED_FIELDS``. Not to be changed in place.
-        asked_sources: sources of the sweep in table order; none = those with results, and those left out, by name.
-        asked_targets: targets likewise; a domain with results that is not named follows by name.
+        origin: where they come from.
     """
 
     sweep: str
     frames: Mapping[str, pd.DataFrame]
-    asked_sources: tuple[str, ...] = ()
-    asked_targets: tuple[str, ...] = ()
+    origin: Origin = Origin()
 
     @classmethod
-    def from_dicts(
-        cls, records: Iterable[Mapping[str, Any]], sources: Sequence[str] = (), targets: Sequence[str] = ()
-    ) -> SweepRecords:
+    def from_dicts(cls, records: Iterable[Mapping[str, Any]], origin: Origin | None = None) -> SweepRecords:
         """Sort flat records by kind and check them; kinds this version does not know are left out.
 
         A stage that serves a trial and a final training is counted once, as the final training.
 
         Args:
             records: flat JSON objects, each with ``record`` and the fields that ``REQUIRED_FIELDS`` names for it.
-            sources: source domains the sweep asks for, in table order; none = those found, by name.
-            targets: target domains likewise.
+            origin: where they come from.
 
         Raises:
             GkdBenchError: there is no record, fields are missing, the records are of several sweeps, or one test cell
@@ -72,14 +124,38 @@ class SweepRecords:
         names = {record.get("sweep") for group in groups.values() for record in group}
         _refuse([*_field_problems(groups), *_sweep_problems(names)])
         frames = {kind: _frame(kind, rows) for kind, rows in groups.items()}
-        built = cls(str(names.pop()), frames, tuple(sources), tuple(targets))
-        _refuse(_cell_problems(built.frames))
+        built = cls(str(names.pop()), frames, origin or Origin())
+        _refuse(_cell_problems(built))
         return built
 
     def of(self, kind: str, split: str | None = None) -> pd.DataFrame:
         """The frame of one kind of record, of one split if given."""
         frame = self.frames[kind]
         return frame if split is None else frame[frame["split"] == split]
+
+    def final(self, kind: str, split: str | None = None) -> pd.DataFrame:
+        """Records of final trainings, trials left out; where epochs were kept, of the one the selection rule takes."""
+        frame = self.of(kind, split)
+        frame = frame[frame["trial"].isna()] if "trial" in frame else frame
+        if "variant" not in frame or frame.empty:
+            return frame
+        chosen = self.chosen_variants
+        wanted = [chosen.get(model, BEST) for model in frame["model"]]
+        return frame[frame["variant"] == wanted]
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every trained student and kept epoch, of trials and of final trainings, as its source's validation sees it."""
+        return tuple(Candidate.from_record(row) for row in self.of("candidate").to_dict("records"))  # type: ignore[arg-type]
+
+    @cached_property
+    def chosen_variants(self) -> dict[str, str]:
+        """Content key of a final training -> the epoch that the sweep's selection rule takes."""
+        finals: dict[str, list[Candidate]] = {}
+        for one in self.candidates:
+            if one.trial is None:
+                finals.setdefault(one.model, []).append(one)
+        return {model: choose(RULES[self.origin.rule], group).variant for model, group in finals.items()}
 
     @cached_property
     def missing(self) -> dict[str, str]:
@@ -90,33 +166,46 @@ class SweepRecords:
     @cached_property
     def sources(self) -> list[str]:
         """Source domains in table order, those left out included."""
-        return self._domains("source", self.asked_sources)
+        return self._domains("source", self.origin.sources)
 
     @cached_property
     def targets(self) -> list[str]:
         """Target domains in table order, those left out included."""
-        return self._domains("target", self.asked_targets)
+        return self._domains("target", self.origin.targets)
 
     @cached_property
     def methods(self) -> list[str]:
-        """Methods with test scores, teacher first, then the order of the registry, then by name."""
-        return methods_in_order(set(self.of("image", "test")["method"].dropna()))
+        """Methods with test scores: teacher, then the order of the registry with variants behind their method, then by name."""
+        return self.in_order(set(self.final("image", "test")["method"].dropna()))
 
     @cached_property
     def seeds(self) -> list[int]:
         """Seeds with test scores."""
-        return sorted({int(seed) for seed in self.of("image", "test")["seed"].dropna()})
+        return sorted({int(seed) for seed in self.final("image", "test")["seed"].dropna()})
+
+    def in_order(self, methods: Iterable[str]) -> list[str]:
+        """Methods in table order."""
+        return methods_in_order(methods, {name: str(entry["of"]) for name, entry in self.origin.variants.items()})
+
+    @cached_property
+    def subject_scores(self) -> pd.DataFrame:
+        """Test scores of every final training per subject: means over the subject's images.
+
+        One row per source, target, method, seed and subject, with every metric of the image records as a column. A metric
+        that is undefined for an image is left out of that subject's mean.
+        """
+        images = self.final("image", "test")
+        return images.groupby([*CELL, "subject"], sort=True)[metric_names(images)].mean().reset_index()
 
     @cached_property
     def seed_scores(self) -> pd.DataFrame:
-        """Test scores of every trained network: mean over images per subject, then over subjects.
+        """Test scores of every final training: mean over images per subject, then over subjects.
 
         One row per source, target, method and seed; columns ``network``, ``subjects``, ``images`` (counts) and every
-        metric of the image records. A metric that is undefined for an image is left out of that subject's mean.
+        metric of the image records.
         """
-        images = self.of("image", "test")
-        by_subject = images.groupby([*CELL, "subject"], sort=True)[metric_names(images)].mean()
-        scores = by_subject.groupby(level=CELL, sort=True).mean()
+        images = self.final("image", "test")
+        scores = self.subject_scores.drop(columns="subject").groupby(CELL, sort=True).mean()
         cells = images.groupby(CELL, sort=True)
         counts = cells.agg(network=("network", "first"), subjects=("subject", "nunique"), images=("image", "size"))
         return counts.join(scores).reset_index()
@@ -124,8 +213,18 @@ class SweepRecords:
     @cached_property
     def pooled_scores(self) -> pd.DataFrame:
         """Test scores pooled over all pixels of a target: one row per source, target, method and seed."""
-        pooled = self.of("pooled", "test")
+        pooled = self.final("pooled", "test")
         return pooled.groupby(CELL, sort=True)[metric_names(pooled)].first().reset_index()
+
+    def candidate_scores(self, metric: str) -> pd.DataFrame:
+        """Test scores of every candidate, trials included: mean over images per subject, then over subjects.
+
+        One row per ``model``, ``variant`` and ``target``, the score in the column ``score``.
+        """
+        images = self.of("image", "test")
+        names = ["model", "variant", "target"]
+        by_subject = images.groupby([*names, "subject"], sort=True)[metric].mean()
+        return by_subject.groupby(level=names, sort=True).mean().rename("score").reset_index()
 
     def _domains(self, role: str, asked: Sequence[str]) -> list[str]:
         frames = [self.of(kind, "test")[role] for kind in ("image", "fsd")]
@@ -147,9 +246,15 @@ def grouped(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[tuple[str, 
     return [(tuple(map(str, cast("tuple[Any, ...]", values))), part) for values, part in parts]
 
 
-def methods_in_order(methods: Iterable[str]) -> list[str]:
-    """Teacher, baseline, the methods in the order of the registry, then the others by name."""
-    return sorted(methods, key=lambda name: (_place(name, METHOD_ORDER), name))
+def methods_in_order(methods: Iterable[str], bases: Mapping[str, str] | None = None) -> list[str]:
+    """Teacher, baseline, the methods in the order of the registry, each before its variants, then the others by name.
+
+    Args:
+        methods: names.
+        bases: variant -> the method it is of.
+    """
+    base = bases or {}
+    return sorted(methods, key=lambda name: (_place(base.get(name, name), METHOD_ORDER), name in base, name))
 
 
 def _place(name: str, order: Sequence[str]) -> int:
@@ -183,10 +288,9 @@ def _sweep_problems(names: set[Any]) -> list[str]:
     return [f"records of several sweeps ({listed}): make one report for each"] if len(names) > 1 else []
 
 
-def _cell_problems(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+def _cell_problems(records: SweepRecords) -> list[str]:
     """Two trainings under the same cell would be averaged as if they were one; no table may hide that."""
-    images = frames["image"]
-    keys = images[images["split"] == "test"].groupby(CELL, sort=True)["key"].nunique()
+    keys = records.final("image", "test").groupby(CELL, sort=True)["key"].nunique()
     several = keys[keys > 1].reset_index()[[*CELL, "key"]]
     return [
         f"{source} -> {target}, {method}, seed {seed}: scored by {count} trainings; hand over the records of one"

@@ -1,4 +1,4 @@
-"""Tables as terminal text, Markdown and CSV; equal tables give equal bytes."""
+"""Tables as terminal text, Markdown and CSV; equal tables give equal bytes. LaTeX has a module of its own."""
 
 from __future__ import annotations
 
@@ -8,24 +8,44 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gkd_bench.report.cells import Cell, Column, Flag, Table
+from gkd_bench.report.cells import Cell, Column, Flag, Table, Value
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-MARKS: tuple[tuple[Flag, str], ...] = (("tie", "≈"), ("in_domain", "◦"), ("warning", "!"))
+MARKS: tuple[tuple[Flag, str], ...] = (
+    ("better", "*"),
+    ("worse", "▾"),
+    ("better_kd", "†"),
+    ("worse_kd", "‡"),
+    ("tie", "≈"),
+    ("in_domain", "◦"),
+    ("warning", "!"),
+)
 NOTHING = "-"
 MISSING = "n/a"
 _ARROWS = {"up": " ↑", "down": " ↓", "none": ""}
+CSV_PARTS = ("half", "low", "high", "n", "subjects", "p")
+_MARKDOWN_STYLES: tuple[tuple[Flag, str, str], ...] = (
+    ("best", "**", "**"),
+    ("second", "<ins>", "</ins>"),
+    ("oracle", "*", "*"),
+)
+_TERMINAL_STYLES: tuple[tuple[Flag, str], ...] = (
+    ("best", "bold"),
+    ("second", "underline"),
+    ("warning", "yellow"),
+    ("oracle", "bright_black italic"),
+)
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]|<>])")
 
 
 def to_markdown(table: Table, level: int = 3) -> str:
-    """A heading, the caption and a Markdown table; the best cell of a row is bold."""
+    """A heading, the caption and a Markdown table: best bold, second underlined (``<ins>``, which GitHub and MLflow show)."""
     lines = [f"{'#' * level} {escape_markdown(table.title)}", "", escape_markdown(_caption(table)), ""]
     lines.append(_markdown_row([escape_markdown(heading(column)) for column in table.columns]))
-    lines.append(_markdown_row(["---:" if _is_number(table, at) else ":---" for at in range(len(table.columns))]))
+    lines.append(_markdown_row(["---:" if is_number_column(table, at) else ":---" for at in range(len(table.columns))]))
     lines += [_markdown_row(_markdown_cells(table, row)) for row in table.rows]
     return "\n".join(lines) + "\n"
 
@@ -33,8 +53,10 @@ def to_markdown(table: Table, level: int = 3) -> str:
 def to_csv(table: Table, preamble: Sequence[str] = ()) -> str:
     """CSV with ``#`` comment lines first: title, caption and the given lines. Text cells cannot start a formula.
 
-    A column with a spread becomes three: value, ``_sd`` (standard deviation) and ``_n``. A result that does not exist is
-    an empty cell, one of a domain that was left out ``n/a``.
+    A column of means becomes seven: value, ``_half`` (half width of the 95 % t interval over seeds), ``_low`` and ``_high``
+    (95 % bootstrap interval over seeds and subjects), ``_n`` (seeds), ``_subjects`` and ``_p`` (Holm-adjusted, against the
+    student alone unless the table names another reference). A result that does not exist is an empty cell, one of a domain
+    that was left out ``n/a``.
     """
     buffer = io.StringIO()
     for line in (table.title, _caption(table), *preamble):
@@ -54,7 +76,7 @@ def to_rich(table: Table) -> RichTable:
         title=Text(table.title), caption=Text(_caption(table)), title_justify="left", caption_justify="left"
     )
     for at, column in enumerate(table.columns):
-        shown.add_column(Text(heading(column)), justify="right" if _is_number(table, at) else "left")
+        shown.add_column(Text(heading(column)), justify="right" if is_number_column(table, at) else "left")
     for row in table.rows:
         pairs = zip(table.columns, row, strict=True)
         shown.add_row(*(Text(cell_text(table, column, cell), style=_style(cell)) for column, cell in pairs))
@@ -68,17 +90,12 @@ def readable_rows(table: Table) -> list[list[str]]:
 
 
 def cell_text(table: Table, column: Column, cell: Cell) -> str:
-    """What readers see in a cell: ``0.743 ± 0.012``, with ``(n = 2)`` where n is not the same in the whole table."""
+    """What readers see in a cell: ``0.743 ± 0.012 [0.71, 0.77]``, with ``(n = 2)`` where n differs within the table."""
     if "missing" in cell.flags:
         return MISSING
     if cell.value is None:
         return NOTHING
-    text = _number(column, cell.value)
-    if cell.spread is not None:
-        text += f" ± {cell.spread:.{column.decimals}f}"
-    if column.spread and len(table.seed_counts) > 1:
-        text += f" (n = {cell.n})"
-    return text + "".join(f" {mark}" for flag, mark in MARKS if flag in cell.flags)
+    return _text(column, cell, column.spread and len(table.seed_counts) > 1)
 
 
 def heading(column: Column) -> str:
@@ -96,15 +113,33 @@ def _caption(table: Table) -> str:
     return f"{table.caption} n = {counts[0]}." if len(counts) == 1 and "n =" not in table.caption else table.caption
 
 
-def _number(column: Column, value: str | int | float) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:{'+' if column.signed else ''}.{column.decimals}f}"
+def _text(column: Column, cell: Cell, counted: bool) -> str:
+    text = _number(column, cell.value)
+    if isinstance(cell.value, int | float):
+        text += "" if cell.half is None else f" ± {cell.half:.{column.decimals}f}"
+        text += _interval(column, cell) if column.interval else ""
+        text += f" (n = {cell.n})" if counted and cell.n else ""
+    return text + "".join(f" {mark}" for flag, mark in MARKS if flag in cell.flags)
 
 
-def _is_number(table: Table, at: int) -> bool:
+def _interval(column: Column, cell: Cell) -> str:
+    """The bootstrap interval, with one decimal less than the mean where it is wide and its signs cannot get lost."""
+    if cell.low is None or cell.high is None:
+        return ""
+    wide = column.decimals > 2 and not column.signed and cell.high - cell.low >= 0.4 * 10 ** (2 - column.decimals)
+    form = f"{'+' if column.signed else ''}.{column.decimals - wide}f"
+    return f" [{cell.low:{form}}, {cell.high:{form}}]"
+
+
+def _number(column: Column, value: Value) -> str:
+    if isinstance(value, float):
+        hidden = 0 < abs(value) < 0.5 * 10**-column.decimals and not column.signed
+        return f"{value:.1e}" if hidden else f"{value:{'+' if column.signed else ''}.{column.decimals}f}"
+    return str(value)
+
+
+def is_number_column(table: Table, at: int) -> bool:
+    """Whether a column holds numbers, which are set to the right."""
     values = [row[at].value for row in table.rows]
     return table.columns[at].spread or any(isinstance(value, int | float) for value in values)
 
@@ -114,18 +149,25 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _markdown_cells(table: Table, row: Sequence[Cell]) -> list[str]:
-    texts = [escape_markdown(cell_text(table, column, cell)) for column, cell in zip(table.columns, row, strict=True)]
-    return [f"**{text}**" if "best" in cell.flags else text for text, cell in zip(texts, row, strict=True)]
+    return [_markdown_cell(table, *pair) for pair in zip(table.columns, row, strict=True)]
+
+
+def _markdown_cell(table: Table, column: Column, cell: Cell) -> str:
+    text = escape_markdown(cell_text(table, column, cell))
+    for flag, before, after in _MARKDOWN_STYLES:
+        if flag in cell.flags:
+            return f"{before}{text}{after}"
+    return text
 
 
 def _style(cell: Cell) -> str:
     if "missing" in cell.flags or cell.value is None:
         return "dim"
-    return "bold" if "best" in cell.flags else "yellow" if "warning" in cell.flags else ""
+    return next((style for flag, style in _TERMINAL_STYLES if flag in cell.flags), "")
 
 
 def _csv_names(column: Column) -> list[str]:
-    return [column.key, f"{column.key}_sd", f"{column.key}_n"] if column.spread else [column.key]
+    return [column.key, *(f"{column.key}_{part}" for part in CSV_PARTS)] if column.spread else [column.key]
 
 
 def _csv_row(columns: Sequence[Column], row: Sequence[Cell]) -> list[str]:
@@ -133,11 +175,11 @@ def _csv_row(columns: Sequence[Column], row: Sequence[Cell]) -> list[str]:
     for column, cell in zip(columns, row, strict=True):
         values.append(MISSING if "missing" in cell.flags else _csv_value(cell.value))
         if column.spread:
-            values += [_csv_value(cell.spread), str(cell.n)]
+            values += [_csv_value(value) for value in (cell.half, cell.low, cell.high, cell.n, cell.subjects, cell.p)]
     return values
 
 
-def _csv_value(value: str | int | float | None) -> str:
+def _csv_value(value: Value) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
     return "" if value is None else _safe(str(value)) if isinstance(value, str) else str(value)

@@ -1,34 +1,46 @@
-"""What MLflow is to show, worked out from the records alone: one run per trial and per final training. Knows no MLflow."""
+"""What MLflow is to show below a sweep's run, worked out from the records alone: one run per trial and per final training.
+
+Metrics are ``<what>/<where>``, so that a list in alphabetical order keeps together what is compared: ``dice/<target>``,
+``foreign/dice``, ``in_domain/dice``, ``stressed/dice``, ``fsd/<target>``, ``cost/macs``, ``val/dice``, ``loss/<term>``;
+metrics that are rarely looked at come as ``other/<metric>/<target>``.
+Trials show what their search could see and nothing of any target. Knows no MLflow.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from gkd_bench.report import diagnostics, tables
-from gkd_bench.report.cells import Table
-from gkd_bench.report.frame import CELL, REQUIRED_FIELDS, SweepRecords, grouped, metric_names
-from gkd_bench.report.render import escape_markdown, readable_rows, to_csv, to_markdown
-from gkd_bench.report.writer import DISCLAIMER, file_tables, origin_lines, page_tables, picture_names, report_page
+from gkd_bench.report.frame import REQUIRED_FIELDS, TRAINING, SweepRecords, grouped, metric_names
+from gkd_bench.report.names import method_title
+from gkd_bench.report.palette import MUTED, method_colours
+from gkd_bench.report.selection import RULES, Candidate
+from gkd_bench.report.students import selected_students
 from gkd_bench.store.node import content_hash
 
-NOTE_LIMIT = 7900
-_TAG_LIMIT = 5000
-NODE_TAG = "gkd.node"
-TRIAL_TAG = "gkd.trial"
-_SCORED_KINDS = ("teacher", "baseline", "distill")
+TEXT_LIMIT = 5000
+TRAINED_KINDS = ("teacher", "baseline", "semantic", "alignment", "distill")
+SCORED_KINDS = ("teacher", "baseline", "distill")
+OWN_SPACE = "aligned_own"
+FOREIGN = "foreign"
+_EFFICIENCY = ("parameters", "macs", "latency_p50_ms", "latency_p95_ms", "peak_memory_mb")
+PROMINENT = ("dice", "hd95", "nsd", "cldice", "ece")
+"""One metric each of overlap, distance, surface, topology and calibration; the others are listed below them."""
+_NARROW_TITLES = {"scratch": "alone", "baseline": "start (student)"}
+"""Lists of groups cut long names, and MLflow makes a group's colour of its name: these stay readable and distinct."""
 _ILLEGAL = re.compile(r"[^0-9A-Za-z_\-. :/]")
 Status = Literal["FINISHED", "KILLED", "FAILED", "RUNNING"]
+Place = Literal["final", "trial", "part"]
 _STATUS: Mapping[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-Settings = Mapping[str, Mapping[str, Any]]
+_Training = tuple[str, str, int]
+_Scores = Mapping[_Training, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,18 +57,18 @@ class ChildRun:
     """One run below the sweep's run.
 
     Attributes:
-        tag: the tag that finds it again: ``gkd.node`` (final training) or ``gkd.trial``.
-        identity: value of that tag: content key of the stage, or study and trial number.
+        identity: what finds it again within the sweep: content key of a training, or study and trial number.
         name: what the runs table shows.
         status: MLflow's word for how it ended.
-        tags: labels to group and filter by.
+        tags: labels to group and filter by. ``kind``: ``final`` (teachers and students), ``trial``, or ``part`` (networks
+            that others are built on); ``source``, ``method``, ``model`` (both), ``seed``, ``trial``, ``stage``,
+            ``selected``, ``rule``.
         params: settings; they never change for one identity.
-        finals: results without an epoch; the names sort by target.
+        finals: results without an epoch.
         curves: values per epoch.
         seconds: how long it ran; 0 when unknown.
     """
 
-    tag: str
     identity: str
     name: str
     status: Status = "FINISHED"
@@ -72,21 +84,14 @@ class ChildRun:
         return content_hash(asdict(self))
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a sweep comes from.
+def child_runs(records: SweepRecords) -> list[ChildRun]:
+    """Every trial, then every final training, in an order that does not depend on the order of the records.
 
-    Attributes:
-        sweep_yaml: the sweep as YAML text, defaults included.
-        command: the command that runs it again.
-        machine: one line about where it ran.
-        fingerprints: domain -> fingerprint of its prepared data.
+    Settings of the origin become parameters.
     """
-
-    sweep_yaml: str
-    command: str
-    machine: str = ""
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    curves = {key: tuple(_points(part)) for (key,), part in grouped(records.of("epoch"), ["key"])}
+    seen = {(one.model, one.variant): one for one in records.candidates}
+    return [*_trial_runs(records, curves, seen), *_training_runs(records, curves, seen)]
 
 
 def legal_name(text: str) -> str:
@@ -95,123 +100,76 @@ def legal_name(text: str) -> str:
     return "/".join(part for part in name.split("/") if part.strip(". ")) or "_"
 
 
-def child_runs(records: SweepRecords, settings: Settings | None = None) -> list[ChildRun]:
-    """Every trial, then every final training, in an order that does not depend on the order of the records.
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Legal names and readable numbers; undefined and infinite values left out, since MLflow would show them as numbers.
 
-    Args:
-        records: records of the sweep.
-        settings: content key of a stage -> its settings, nested mappings allowed; shown as parameters.
+    Fractions keep five significant digits: MLflow cannot format, and the files of the report have them all.
     """
-    curves = {key: tuple(_points(part)) for (key,), part in grouped(records.of("epoch"), ["key"])}
-    named = {key: _flat(values) for key, values in (settings or {}).items()}
-    return [*_trial_runs(records, curves), *_training_runs(records, curves, named)]
+    kept = {name: float(value) for name, value in values.items() if not _is_nothing(value)}
+    return {legal_name(name): _short(value) for name, value in kept.items() if math.isfinite(value)}
 
 
-def parent_metrics(records: SweepRecords) -> dict[str, float]:
-    """Headline Dice of every pair and method, mean over seeds: ``<source>-to-<target>/<method>/dice``."""
-    means = records.seed_scores
-    if means.empty:
-        return {}
-    values = means.groupby(CELL[:3], sort=True)[tables.HEADLINE].mean().dropna().reset_index()
-    return {
-        legal_name(f"{source}->{target}/{method}/dice"): float(value)
-        for source, target, method, value in values.itertuples(index=False, name=None)
-    }
+def headline_metrics(frame: pd.DataFrame) -> dict[str, str]:
+    """Column -> its name for readers: metrics inside the field of view; all of them for a task without one."""
+    names = metric_names(frame)
+    inside = [name for name in names if name.endswith("_fov")]
+    return {name: name.removesuffix("_fov") for name in inside or names}
 
 
-def sweep_files(records: SweepRecords, provenance: Provenance, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Files of the sweep's run by path: the page, CSV files, tables for MLflow's viewer, pictures and the sweep file."""
-    names = picture_names(pictures)
-    origin = origin_lines(records, provenance.command, provenance.machine)
-    page = report_page(records, [Path(names[name]) for name in sorted(names)], provenance.sweep_yaml, origin)
-    data = {"origin": origin, "data_fingerprints": dict(provenance.fingerprints)}
-    texts = {
-        "report.md": page,
-        "sweep.yaml": provenance.sweep_yaml,
-        "provenance.json": json.dumps(data, indent=2, sort_keys=True),
-    }
-    texts |= {f"csv/{name}.csv": to_csv(table, origin) for name, table in file_tables(records).items()}
-    texts |= {f"tables/{table.name}.json": _table_json(table) for table in page_tables(records)}
-    drawn = {f"overlays/{names[name]}": content for name, content in pictures.items()}
-    return {path: text.encode() for path, text in texts.items()} | drawn
+# ---------------------------------------------------------------- trials
 
 
-def sweep_tags(records: SweepRecords, provenance: Provenance, paths: Sequence[str]) -> dict[str, str]:
-    """Tags of the sweep's run: the note it opens on, where it comes from, and which files are tables."""
-    tables_tag = [{"path": path, "type": "table"} for path in paths if path.startswith("tables/")]
-    tags = {f"gkd.data.{domain}": fingerprint for domain, fingerprint in provenance.fingerprints.items()}
-    return {
-        **tags,
-        "gkd.command": provenance.command[:_TAG_LIMIT],
-        "gkd.machine": provenance.machine[:_TAG_LIMIT],
-        "mlflow.note.content": parent_note(records),
-        "mlflow.loggedArtifacts": json.dumps(tables_tag),
-    }
-
-
-def parent_note(records: SweepRecords, limit: int = NOTE_LIMIT) -> str:
-    """The sweep's answer in Markdown: as many whole tables as fit into ``limit`` characters, the first ones first.
-
-    MLflow silently cuts longer notes; tables that do not fit are named instead.
-    """
-    lines = [f"* {escape_markdown(line)}\n" for line in diagnostics.health_warnings(records)]
-    warnings = ["## Warnings\n\n" + "".join(lines)] if lines else []
-    methods = [method for method in reversed(records.methods) if method != "teacher"]
-    shown = [tables.triple(records), *(tables.matrix(records, method=method) for method in [*methods, "teacher"])]
-    head = f"**{escape_markdown(tables.answer(records))}** All tables are among the artifacts. {DISCLAIMER}\n"
-    sections = [head, to_markdown(shown[0], 2), *warnings, *(to_markdown(table, 2) for table in shown[1:])]
-    note, left_out = "", 0
-    for section in sections:
-        fits = len(note) + len(section) + 100 <= limit
-        note, left_out = (f"{note}{section}\n", left_out) if fits else (note, left_out + 1)
-    return note + (
-        f"\n{left_out} more sections did not fit here; see report.md among the artifacts.\n" if left_out else ""
-    )
-
-
-def _table_json(table: Table) -> str:
-    """The form of MLflow's ``log_table``, which cannot be used itself because it appends to a table that is there."""
-    columns, *rows = readable_rows(table)
-    return json.dumps({"columns": columns, "data": rows})
-
-
-def _trial_runs(records: SweepRecords, curves: Mapping[str, tuple[Point, ...]]) -> Iterator[ChildRun]:
+def _trial_runs(
+    records: SweepRecords, curves: Mapping[str, tuple[Point, ...]], seen: Mapping[tuple[str, str], Candidate]
+) -> Iterator[ChildRun]:
     for row in records.of("trial").sort_values(["study", "number"], kind="stable").to_dict("records"):
         study, number, state = str(row["study"]), int(row["number"]), str(row["state"])
-        cause = {} if _is_nothing(row["cause"]) or not row["cause"] else {"gkd.cause": str(row["cause"])[:_TAG_LIMIT]}
+        cause = "" if _is_nothing(row["cause"]) else str(row["cause"])[:TEXT_LIMIT]
+        tags = {"trial": str(number), "study": study, "state": state, **({"cause": cause} if cause else {})}
+        words = f"Trial {number} of the search {study}: {state}{f', {cause}' if cause else ''}."
+        name = f"{row['source']}: {method_title(str(row['method']))}, trial {number}"
         yield ChildRun(
-            tag=TRIAL_TAG,
             identity=f"{study}/{number}",
-            name=f"trial {study} {number}",
+            name=name,
             status=_STATUS.get(state, "RUNNING"),
-            tags={"gkd.kind": "trial", "gkd.study": study, "gkd.state": state, **cause, **_labels(row)},
+            tags={**_labels(row, "trial", records), **tags, "mlflow.note.content": words},
             params=_flat(json.loads(row["params"])),
-            finals=_finite({"objective": row["value"]}),
+            finals=_objectives(row) | _validation(seen.get((str(row["key"]), "best"))),
             curves=curves.get(str(row["key"]), ()),
         )
 
 
+def _objectives(row: Mapping[Any, Any]) -> dict[str, float]:
+    """``objective/<name>`` of a trial that has objectives, else ``objective/value``."""
+    found: Mapping[str, Any] = json.loads(row["objectives"]) if row["objectives"] else {}
+    return finite({f"objective/{name}": value for name, value in found.items()} or {"objective/value": row["value"]})
+
+
+# ---------------------------------------------------------------- final trainings
+
+
 def _training_runs(
-    records: SweepRecords, curves: Mapping[str, tuple[Point, ...]], settings: Settings
+    records: SweepRecords, curves: Mapping[str, tuple[Point, ...]], seen: Mapping[tuple[str, str], Candidate]
 ) -> Iterator[ChildRun]:
-    results = _results(records)
-    costs = {str(row["key"]): row for row in records.of("cost").to_dict("records")}
+    results = _merged(_target_scores(records), _distances(records), _stress(records))
+    spent = {str(row["key"]): row for row in records.of("cost").to_dict("records")}
     health = {key: dict(_health(part)) for (key,), part in grouped(records.of("health"), ["key"])}
+    chosen = {one.model for one in selected_students(records).values()}
     for key, row in _training_rows(records).items():
-        cell = (row["source"], row["method"], row["seed"])
-        scored = results.pop(cell, {}) if row["kind"] in (*_SCORED_KINDS, "evaluate") else {}
-        cost = costs.get(key, {})
-        spent = _finite({f"cost/{name}": cost.get(name) for name in ("seconds", "steps", "parameters")})
-        labels = _labels(row)
+        cell = (str(row["source"]), str(row["method"]), int(row["seed"]))
+        scored = results.get(cell, {}) if row["kind"] in (*SCORED_KINDS, "evaluate") else {}
+        picked = seen.get((key, records.chosen_variants.get(key, "best")))
+        cost = _costs(records, row, spent.get(key, {}))
+        place: Place = "part" if row["kind"] in ("semantic", "alignment") else "final"
+        labels = {**_labels(row, place, records), "selected": "yes" if key in chosen else "no"}
         yield ChildRun(
-            tag=NODE_TAG,
             identity=key,
-            name=" ".join(dict.fromkeys([row["kind"], row["method"], row["source"], f"seed {row['seed']}"])),
-            tags={"gkd.kind": row["kind"], **labels},
-            params={"network": str(row["network"]), "seed": str(row["seed"]), **settings.get(key, {})},
-            finals=scored | spent | health.get(key, {}),
+            name=_training_name(row, place),
+            tags={**labels, "mlflow.note.content": _training_words(row, records, picked, key in chosen)},
+            params={**_flat(records.origin.settings.get(key, {})), **_facts(row)},
+            finals={**scored, **_validation(picked), **cost, **health.get(key, {})},
             curves=curves.get(key, ()),
-            seconds=spent.get("cost/seconds", 0.0),
+            seconds=cost.get("cost/train_seconds", 0.0),
         )
 
 
@@ -219,34 +177,124 @@ def _training_rows(records: SweepRecords) -> dict[str, dict[str, Any]]:
     """Key -> labels of every final training; of a scoring, where the records of its training are not there."""
     columns = ["key", "kind", "source", "method", "network", "seed"]
     trained = pd.concat([_finals(records.of(kind))[columns] for kind in ("epoch", "cost")])
-    trained = trained[trained["kind"] != "evaluate"].drop_duplicates("key")
-    scored = records.of("image", "test")[columns].drop_duplicates(["source", "method", "seed"])
-    known = set(_cells(trained[trained["kind"].isin(_SCORED_KINDS)]))
+    trained = trained[trained["kind"].isin(TRAINED_KINDS)].drop_duplicates("key")
+    scored = records.final("image", "test")[columns].drop_duplicates(TRAINING)
+    known = set(_cells(trained[trained["kind"].isin(SCORED_KINDS)]))
     orphans = scored[[cell not in known for cell in _cells(scored)]]
     rows = pd.concat([trained, orphans]).sort_values([*columns[1:], "key"], kind="stable")
     return {str(row["key"]): {str(name): value for name, value in row.items()} for row in rows.to_dict("records")}
 
 
-def _results(records: SweepRecords) -> dict[tuple[Any, ...], dict[str, float]]:
-    """(source, method, seed) -> ``test/<target>/<metric>`` inside the field of view, and FSD."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
+def _training_name(row: Mapping[str, Any], place: Place) -> str:
+    title = method_title(str(row["method"]))
+    words = f"{title} ({row['kind']})" if place == "part" else title
+    return f"{row['source']}: {words}, seed {row['seed']}"
+
+
+def _training_words(row: Mapping[str, Any], records: SweepRecords, picked: Candidate | None, selected: bool) -> str:
+    """One paragraph for somebody who opens the run."""
+    text = f"{_training_name(row, 'final')}. Network {row['network']}, trained on {row['source']} only"
+    if row["kind"] in ("semantic", "alignment"):
+        return f"{text}; other networks of this sweep are built on it."
+    text += "; every other domain is only ever scored."
+    if picked is not None:
+        text += f" Weights of epoch {picked.epoch} ({picked.variant}), by {RULES[records.origin.rule].title}."
+    return f"{text} **The selected student of {row['source']}.**" if selected else text
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"network": str(row["network"]), "seed": str(row["seed"]), "method": str(row["method"])}
+
+
+def _target_scores(records: SweepRecords) -> _Scores:
+    """``<metric>/<target>``, ``in_domain/<metric>``, ``foreign/<metric>`` (mean over the other targets); rarer ones ``other/...``."""
     scores = records.seed_scores
-    metrics = [name for name in metric_names(scores) if name.endswith("_fov")]
+    metrics = headline_metrics(scores)
+    found: dict[_Training, dict[str, float]] = {}
     for row in scores.to_dict("records"):
-        values = {f"test/{row['target']}/{name.removesuffix('_fov')}": row[name] for name in metrics}
-        found.setdefault((row["source"], row["method"], row["seed"]), {}).update(_finite(values))
-    for row in records.of("fsd", "test").to_dict("records"):
-        name = f"test/{row['target']}/fsd_{row['use']}_{row['space']}"
-        found.setdefault((row["source"], row["method"], row["seed"]), {}).update(_finite({name: row["value"]}))
+        values = {_metric_name(title, str(row["target"])): row[name] for name, title in metrics.items()}
+        if row["source"] == row["target"]:
+            values |= {f"in_domain/{title}": row[name] for name, title in metrics.items() if title in PROMINENT}
+        found.setdefault(_cell(row), {}).update(finite(values))
+    foreign = scores[scores["source"] != scores["target"]].groupby(TRAINING, sort=True)[[*metrics]].mean()
+    for row in foreign.reset_index().to_dict("records"):
+        found[_cell(row)].update(finite({_metric_name(title, FOREIGN): row[name] for name, title in metrics.items()}))
     return found
 
 
-def _finals(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["trial"].isna()]
+def _metric_name(metric: str, place: str) -> str:
+    if metric not in PROMINENT:
+        return f"other/{metric}/{place}"
+    return f"{FOREIGN}/{metric}" if place == FOREIGN else f"{metric}/{place}"
 
 
-def _cells(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(frame[["source", "method", "seed"]].itertuples(index=False, name=None))
+def _distances(records: SweepRecords) -> _Scores:
+    """``fsd/<target>`` and its mean ``foreign/fsd`` on the scale that methods share; other uses and spaces by name."""
+    found: dict[_Training, dict[str, float]] = {}
+    for row in records.final("fsd", "test").to_dict("records"):
+        extra = [word for word in (row["use"], row["space"]) if word not in ("domain", OWN_SPACE)]
+        name = f"other/{'_'.join(['fsd', *extra])}/{row['target']}" if extra else f"fsd/{row['target']}"
+        found.setdefault(_cell(row), {}).update(finite({name: row["value"]}))
+    for (source, *_), values in found.items():
+        others = [
+            values[name] for target in records.targets if target != source and (name := f"fsd/{target}") in values
+        ]
+        values |= {"foreign/fsd": sum(others) / len(others)} if others else {}
+    return found
+
+
+def _stress(records: SweepRecords) -> _Scores:
+    """``stressed/dice_<corruption>``: Dice on the source's validation images, mean over subjects and strengths."""
+    frame = records.final("stress", "val")
+    means = frame[frame["strength"] > 0].groupby([*TRAINING, "corruption"], sort=True)["dice"].mean().reset_index()
+    found: dict[_Training, dict[str, float]] = {}
+    for row in means.to_dict("records"):
+        found.setdefault(_cell(row), {}).update(finite({f"stressed/dice_{row['corruption']}": row["dice"]}))
+    return found
+
+
+def _validation(candidate: Candidate | None) -> dict[str, float]:
+    """What selection reads: clean and stressed validation of the source."""
+    if candidate is None:
+        return {}
+    return finite(
+        {
+            "source_val/dice": candidate.val_dice,
+            "stressed/dice": candidate.val_dice_stressed,
+            "stressed/fsd": candidate.stress_fsd,
+        }
+    )
+
+
+def _costs(records: SweepRecords, row: Mapping[str, Any], spent: Mapping[Any, Any]) -> dict[str, float]:
+    """What the network costs to run (measured once per network) and what this training took."""
+    training = {"cost/train_seconds": spent.get("seconds"), "cost/train_steps": spent.get("steps")}
+    measured = records.of("efficiency")
+    measured = measured[measured["network"] == row["network"]]
+    if row["kind"] not in SCORED_KINDS or measured.empty:
+        return finite({"cost/parameters": spent.get("parameters"), **training})
+    first = measured.iloc[0]
+    return finite({**{f"cost/{name}": first[name] for name in _EFFICIENCY}, **training})
+
+
+def _health(part: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    for host, check, value in part[["host", "check", "value"]].itertuples(index=False, name=None):
+        place = f"{host}/" if isinstance(host, str) else ""
+        yield from finite({f"health/{place}{check}": value}).items()
+
+
+# ---------------------------------------------------------------- both
+
+
+def _labels(row: Mapping[Any, Any], place: Place, records: SweepRecords) -> dict[str, str]:
+    """Labels that the runs table filters, groups and colours by."""
+    method, rule = str(row["method"]), records.origin.rule
+    named = {"source": row["source"], "seed": row.get("seed"), "stage": row.get("kind"), "rule": rule}
+    known = {name: str(value) for name, value in named.items() if not _is_nothing(value)}
+    colour = method_colours(records.methods).get(method, MUTED)
+    title = _NARROW_TITLES.get(method, method_title(method))
+    own = {"kind": place, "method": title, "model": f"{row['source']}, {title}", "gkd.method": method, "selected": "no"}
+    return {**own, **known, "mlflow.runColor": colour}
 
 
 def _points(part: pd.DataFrame) -> Iterator[Point]:
@@ -258,21 +306,31 @@ def _points(part: pd.DataFrame) -> Iterator[Point]:
                 yield Point(legal_name(name), epoch, float(value))
 
 
-def _health(part: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    for host, check, value in part[["host", "check", "value"]].itertuples(index=False, name=None):
-        place = f"{host}/" if isinstance(host, str) else ""
-        yield from _finite({f"health/{place}{check}": value}).items()
+def _merged(*parts: _Scores) -> dict[_Training, dict[str, float]]:
+    found: dict[_Training, dict[str, float]] = {}
+    for part in parts:
+        for cell, values in part.items():
+            found.setdefault(cell, {}).update(values)
+    return found
 
 
-def _labels(row: Mapping[Any, Any]) -> dict[str, str]:
-    found = {name: row.get(name) for name in ("method", "source", "seed")}
-    return {f"gkd.{name}": str(value) for name, value in found.items() if not _is_nothing(value)}
+def _finals(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["trial"].isna()]
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Legal names; undefined and infinite values left out, since MLflow would show them as numbers."""
-    kept = {name: float(value) for name, value in values.items() if not _is_nothing(value)}
-    return {legal_name(name): value for name, value in kept.items() if math.isfinite(value)}
+def _cells(frame: pd.DataFrame) -> list[_Training]:
+    return [
+        (str(source), str(method), int(seed))
+        for source, method, seed in frame[TRAINING].itertuples(index=False, name=None)
+    ]
+
+
+def _cell(row: Mapping[Any, Any]) -> _Training:
+    return str(row["source"]), str(row["method"]), int(row["seed"])
+
+
+def _short(value: float) -> float:
+    return value if value.is_integer() else float(f"{value:.5g}")
 
 
 def _is_nothing(value: Any) -> bool:

@@ -1,24 +1,41 @@
-"""Writes the report of a sweep: Markdown, CSV files, pictures and the sweep file. Equal input gives equal bytes."""
+"""Writes the report of a sweep: pages, tables, figures, pictures and the sweep file. Equal input gives equal bytes.
+
+The names and digests of all files are kept in a list of files, so that a later report can take away what it no longer
+makes. A file that this module did not write, or that was changed since, is never taken away.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.report import diagnostics, tables
-from gkd_bench.report.cells import Table
+from gkd_bench.report import latex
+from gkd_bench.report.contents import file_tables, page_tables
+from gkd_bench.report.extras import Extras, Picture
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.render import escape_markdown, to_csv, to_markdown
+from gkd_bench.report.origin import DISCLAIMER, origin_lines
+from gkd_bench.report.page import html_page
+from gkd_bench.report.page.markdown import markdown_page
+from gkd_bench.report.page.panels import picture_panel
+from gkd_bench.report.render import to_csv
 
-PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-DISCLAIMER = (
-    "Losses and FSD are a reconstruction from the published abstract and figures; none of these numbers is the paper's."
-)
+if TYPE_CHECKING:
+    from gkd_bench.report.figures.base import Figure
+
+__all__ = ["DISCLAIMER", "FILE_LIST", "ReportFiles", "origin_lines", "write_report"]
+
+FILE_LIST = ".report_files.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+FORMS = ("svg", "pdf", "png")
 
 
 @dataclass(frozen=True)
@@ -26,136 +43,137 @@ class ReportFiles:
     """The files of one report.
 
     Attributes:
+        page: the page for browsers, ``index.html``.
         report: the Markdown page.
         tables: table name -> CSV file.
+        latex: table name -> LaTeX file; ``tables`` -> the document that has them all.
+        figures: ``NAME.svg``, ``NAME.pdf``, ``NAME.png`` -> file.
         pictures: picture name -> PNG file.
         sweep: the sweep file, defaults included.
     """
 
+    page: Path
     report: Path
     tables: Mapping[str, Path]
+    latex: Mapping[str, Path]
+    figures: Mapping[str, Path]
     pictures: Mapping[str, Path]
     sweep: Path
 
 
 def write_report(
-    records: SweepRecords,
-    out: Path,
-    pictures: Mapping[str, bytes],
-    sweep_yaml: str,
-    command: str,
-    machine: str = "",
+    records: SweepRecords, extras: Extras, out: Path, figures: Sequence[Figure] | None = None
 ) -> ReportFiles:
     """Write every file of the report into a folder; each is replaced as a whole or not at all.
 
     Args:
         records: records of the sweep.
-        out: folder of this sweep's results, made if it is not there; other files in it stay.
-        pictures: name (letters, digits, ``_ . -``, with or without ``.png``) -> PNG bytes.
-        sweep_yaml: the sweep as YAML text.
-        command: the command that makes this report again.
-        machine: one line about where it ran.
+        extras: pictures, which become panels in ``overlays/`` and small pictures in the page.
+        out: folder of this sweep's results, made if it is not there; files that are not a report's stay.
+        figures: drawn figures, if any.
 
     Raises:
-        GkdBenchError: a picture's name could leave the folder. Every such name is listed.
+        GkdBenchError: a table, figure or picture has a name that could leave the folder, or that another one has. Every
+            such name is listed, and nothing is written.
     """
-    names = picture_names(pictures)
-    (out / "overlays").mkdir(parents=True, exist_ok=True)
-    preamble = origin_lines(records, command, machine)
-    csv_paths = {
-        name: _write(out / f"{name}.csv", to_csv(table, preamble).encode())
-        for name, table in file_tables(records).items()
+    drawn = tuple(figures or ())
+    shown, stored = page_tables(records), file_tables(records)
+    _check_names([*stored], "tables")
+    _check_names([figure.name for figure in drawn], "figures")
+    _check_names([picture.name for picture in extras.pictures], "pictures")
+    texts = {
+        "index.html": html_page(records, shown, drawn, extras),
+        "report.md": markdown_page(records, shown, drawn, extras.pictures),
+        "sweep.yaml": records.origin.sweep_yaml,
+        **{f"{name}.csv": to_csv(table, origin_lines(records)) for name, table in stored.items()},
+        **{f"tables/{table.name}.tex": latex.to_latex(table) for table in shown},
+        "tables.tex": latex.latex_document(shown, "tables"),
     }
-    drawn = {name: _write(out / "overlays" / names[name], content) for name, content in sorted(pictures.items())}
-    sweep = _write(out / "sweep.yaml", sweep_yaml.encode())
-    page = report_page(records, list(drawn.values()), sweep_yaml, preamble)
-    return ReportFiles(_write(out / "report.md", page.encode()), csv_paths, drawn, sweep)
+    _replace_files(out, _contents(texts, drawn, extras.pictures))
+    return _files(out, list(stored), [table.name for table in shown], drawn, extras.pictures)
 
 
-def file_tables(records: SweepRecords) -> dict[str, Table]:
-    """File name without ending -> table, for the CSV files: every table of the page, and the long ones."""
-    return {
-        **{table.name: table for table in page_tables(records)},
-        "dice": tables.scores(records),
-        "fsd": tables.fsd_values(records),
-        "triple": tables.triple(records),
-        "health": diagnostics.health_table(records),
-        "trials": diagnostics.trials_table(records),
-        "cost": diagnostics.cost_table(records),
-    }
+def _contents(
+    texts: Mapping[str, str], figures: Sequence[Figure], pictures: Sequence[Picture]
+) -> Iterator[tuple[str, bytes]]:
+    """Path in the folder and content of every file; panels are made one by one, as there can be hundreds."""
+    for name, text in texts.items():
+        yield name, text.encode()
+    for figure in figures:
+        for form in FORMS:
+            yield f"figures/{figure.name}.{form}", getattr(figure, form)
+    for picture in pictures:
+        yield f"overlays/{picture.name}.png", picture_panel(picture)
 
 
-def page_tables(records: SweepRecords) -> list[Table]:
-    """The tables of the page, the answer first; tables without rows are left out."""
-    fsd = records.of("fsd", "test")
-    uses = [use for use in ("domain", "semantic", "teacher_student") if use in set(fsd["use"])]
-    measured = set(fsd[(fsd["use"] == "domain") & (fsd["space"] == "aligned")]["method"])
-    chosen = [
-        tables.triple(records),
-        *(tables.matrix(records, method=method) for method in records.methods),
-        *(tables.fsd_matrix(records, method=method) for method in records.methods if method in measured),
-        *(tables.fsd_comparison(records, use) for use in uses),
-        diagnostics.health_table(records),
-        diagnostics.search_summary(records),
-        diagnostics.cost_table(records),
-    ]
-    return [table for table in chosen if table.rows]
+def _files(
+    out: Path, stored: Sequence[str], shown: Sequence[str], figures: Sequence[Figure], pictures: Sequence[Picture]
+) -> ReportFiles:
+    return ReportFiles(
+        page=out / "index.html",
+        report=out / "report.md",
+        tables={name: out / f"{name}.csv" for name in stored},
+        latex={**{name: out / "tables" / f"{name}.tex" for name in shown}, "tables": out / "tables.tex"},
+        figures={f"{one.name}.{form}": out / "figures" / f"{one.name}.{form}" for one in figures for form in FORMS},
+        pictures={one.name: out / "overlays" / f"{one.name}.png" for one in pictures},
+        sweep=out / "sweep.yaml",
+    )
 
 
-def origin_lines(records: SweepRecords, command: str, machine: str) -> list[str]:
-    """Where the numbers of a file come from: sweep, command, seeds, machine, versions, and what they are not."""
-    lines = [
-        f"sweep: {records.sweep}",
-        f"command: {command}",
-        f"seeds: {', '.join(map(str, records.seeds)) or 'none'} (n = {len(records.seeds)})",
-        *([f"machine: {machine}"] if machine else []),
-        *(f"versions: {line}" for line in diagnostics.software_versions(records)),
-        *(f"domain {domain} left out: {reason}" for domain, reason in sorted(records.missing.items())),
-    ]
-    return [*(" ".join(line.split()) for line in lines), DISCLAIMER]
-
-
-def report_page(records: SweepRecords, pictures: Sequence[Path], sweep_yaml: str, origin: Sequence[str]) -> str:
-    """The Markdown page: origin, warnings, tables, pictures, and the sweep file."""
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`+", sweep_yaml))])
-    parts = [
-        f"# {escape_markdown(records.sweep)}\n\n{escape_markdown(tables.answer(records))}\n",
-        "".join(f"* {escape_markdown(line)}\n" for line in origin),
-        _warnings_section(records),
-        *(to_markdown(table, 2) for table in page_tables(records)),
-        _pictures_section(pictures),
-        f"## Sweep file\n\n{fence}yaml\n{sweep_yaml.rstrip()}\n{fence}\n",
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def picture_names(pictures: Mapping[str, bytes]) -> dict[str, str]:
-    """Name of a picture -> its file name. Raises GkdBenchError that lists every name that is not a plain file name."""
-    wrong = sorted(name for name in pictures if not PICTURE_NAME.fullmatch(name))
+def _check_names(names: Sequence[str], what: str) -> None:
+    wrong = sorted({name for name in names if not PLAIN_NAME.fullmatch(name)})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if wrong:
-        raise GkdBenchError(f"pictures need plain names (letters, digits, _ . -), not {', '.join(map(repr, wrong))}")
-    return {name: name if name.endswith(".png") else f"{name}.png" for name in pictures}
+        raise GkdBenchError(f"{what} need plain names (letters, digits, _ . -), not {', '.join(map(repr, wrong))}")
+    if twice:
+        raise GkdBenchError(f"{what} need names of their own; several are called {', '.join(map(repr, twice))}")
 
 
-def _warnings_section(records: SweepRecords) -> str:
-    lines = diagnostics.health_warnings(records)
-    return "## Warnings\n\n" + "".join(f"* {escape_markdown(line)}\n" for line in lines) if lines else ""
+# ---------------------------------------------------------------- files
 
 
-def _pictures_section(paths: Sequence[Path]) -> str:
-    if not paths:
-        return ""
-    note = "Yellow: true positive, vermilion: false positive, sky blue: false negative.\n\n"
-    links = "".join(f"![{path.stem}](overlays/{path.name})\n\n" for path in paths)
-    return f"## Pictures\n\n{note}{links}"
+def _replace_files(out: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    """Write all files, then take away those of the last report that this one does not have."""
+    out.mkdir(parents=True, exist_ok=True)
+    before, now = _read_list(out), dict[str, str]()
+    for name, content in contents:
+        _write(out / name, content)
+        now[name] = hashlib.sha256(content).hexdigest()
+    for name in sorted(before.keys() - now.keys()):
+        _take_away(out / name, before[name])
+    _write(out / FILE_LIST, json.dumps(now, indent=1, sort_keys=True).encode())
 
 
-def _write(path: Path, content: bytes) -> Path:
+def _read_list(out: Path) -> dict[str, str]:
+    """Path in the folder -> digest, of the files of the last report; nothing where the list cannot be trusted."""
+    try:
+        found = json.loads((out / FILE_LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    listed = found if isinstance(found, dict) else {}
+    return {str(name): str(digest) for name, digest in listed.items() if _is_inside(str(name))}
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def _take_away(path: Path, digest: str) -> None:
+    """Remove a file that still is what was written, and its folder if that leaves it empty."""
+    if path.is_symlink() or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        return
+    path.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def _write(path: Path, content: bytes) -> None:
     """Write aside and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         aside.write_bytes(content)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    return path

@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["data", "check", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "check", "--help"], ["report", "--help"], ["--version"]])
 def test_help_answers_at_once(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):
@@ -53,6 +53,17 @@ def test_mistake_is_one_message_without_a_traceback(capsys: pytest.CaptureFixtur
 def test_check_needs_a_file_or_domains(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check"]) == cli.EXIT_ERROR
     assert "give a sweep file, or --domains" in capsys.readouterr().err
+
+
+def test_a_report_of_an_unknown_sweep_says_which_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", "nothing", "--store", str(tmp_path)]) == cli.EXIT_ERROR
+    assert "no finished sweep 'nothing'" in capsys.readouterr().err
+
+
+def test_a_dashboard_without_a_database_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dashboard", "--results", str(tmp_path), "--no-browser"]) == cli.EXIT_ERROR
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_command_is_refused() -> None:

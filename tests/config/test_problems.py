@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "misspelt method": (
         {"methods": {"gdk": {}}},
-        "methods.gdk: unknown key; allowed: scratch, kd, gkd; did you mean 'gkd'?",
+        "methods.gdk: unknown key; allowed: scratch, kd, gkd, variants; did you mean 'gkd'?",
     ),
     "misspelt enum value": (
         {"search": {"sampler": "tpa"}},
@@ -97,8 +97,8 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "unknown stage kind": (
         {"compute": {"pools": [{"stages": ["techer"]}]}},
-        "compute.pools.0.stages.0: must be 'teacher', 'baseline', 'semantic', 'alignment', 'distill' or 'evaluate', "
-        "found 'techer'; did you mean 'teacher'?",
+        "compute.pools.0.stages.0: must be 'teacher', 'baseline', 'semantic', 'alignment', 'distill', 'stress', 'evaluate' "
+        "or 'efficiency', found 'techer'; did you mean 'teacher'?",
     ),
     "negative weight": ({"methods": {"gkd": {"cross": -1}}}, "methods.gkd.cross: must be at least 0, found -1"),
     "share above one": (
@@ -186,7 +186,60 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "stage without a pool": (
         {"compute": {"pools": [{"stages": ["teacher", "baseline", "semantic", "alignment", "distill"]}]}},
-        "compute: stage 'evaluate' must be served by exactly one pool, not 0",
+        "compute: stage 'stress' must be served by exactly one pool, not 0",
+    ),
+    "variant of a method that is not there": (
+        {"methods": {"variants": {"kd_hot": {"of": "kd", "set": {"temperature": 8.0}}}}},
+        "variants.kd_hot.of: 'kd' is not a method of this sweep; allowed: scratch",
+    ),
+    "variant with a misspelt option": (
+        {"methods": {"gkd": {}, "variants": {"gkd_intra": {"of": "gkd", "set": {"intr": 0}}}}},
+        "variants.gkd_intra.set.intr: Extra inputs are not permitted",
+    ),
+    "variant under a method's name": (
+        {"methods": {"gkd": {}, "variants": {"teacher": {"of": "gkd", "set": {"intra": 0}}}}},
+        "variants.teacher: the name is taken; choose another",
+    ),
+    "oracle as the rule": (
+        {"selection": {"rule": "oracle"}},
+        "selection.rule: must be 'source_val', 'source_val_stressed' or 'last', found 'oracle'",
+    ),
+    "ideal point of one objective": (
+        {"selection": {"pick": "closest_to_ideal"}},
+        "selection.pick: 'closest_to_ideal' chooses from a Pareto front and needs at least 2 search.objectives",
+    ),
+    "objective given twice": (
+        {"search": {"objectives": ["source_val", "source_val"]}},
+        "search.objectives: 'source_val' is listed 2 times",
+    ),
+    "distance without alignment networks": (
+        {"methods": {"kd": {}, "gkd": None}, "search": {"objectives": ["source_val", "stress_fsd"]}},
+        "search.objectives: 'stress_fsd' needs alignment networks",
+    ),
+    "cost that no trial changes": (
+        space({"low": 0.1, "high": 1.0}, objectives=["source_val", "student_macs"]),
+        "search.objectives: 'student_macs' is the same in every trial of 'gkd'; search networks.student.width",
+    ),
+    "unknown network in a search": (
+        space({"choice": ["enet", "enett"]}, name="networks.student.name"),
+        "search.spaces.gkd.networks.student.name.choice.1: 'enett' is not a network",
+    ),
+    "network in a search that does not fit the tiles": (
+        space({"choice": ["enet", "mobile_unet"]}, name="networks.student.name")
+        | {"data": {"domains": ["phantom_clear"], "tile": 48}, "networks": {"student": {"name": "enet"}}},
+        "'mobile_unet' needs tiles that are a multiple of 32 pixels, data.tile is 48",
+    ),
+    "unknown corruption": (
+        {"data": {"domains": ["phantom_clear"], "stress": {"corruptions": ["blurr"]}}},
+        "data.stress.corruptions.0: must be 'gamma', 'contrast', 'colour_cast', 'blur', ",
+    ),
+    "strength beyond the bank": (
+        {"data": {"domains": ["phantom_clear"], "stress": {"strengths": [4]}}},
+        "data.stress.strengths.0: must be at most 3, found 4",
+    ),
+    "strength given twice": (
+        {"data": {"domains": ["phantom_clear"], "stress": {"strengths": [1, 1]}}},
+        "data.stress.strengths: 1 is listed 2 times",
     ),
     "GPU without Ray": (
         {"compute": {"engine": "inprocess", "pools": [{"gpus": 1}]}},

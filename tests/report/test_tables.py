@@ -1,48 +1,36 @@
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 
-from gkd_bench.cluster.search import TrialState
 from gkd_bench.metrics.catalogue import METRICS as CARDS
-from gkd_bench.report import diagnostics, tables
-from gkd_bench.report.cells import Cell, Column, Table, mark_best, mean_cell
+from gkd_bench.report import names, tables
+from gkd_bench.report.cells import Cell
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.render import to_markdown
 
-from .made_up import DOMAINS, SEEDS, Record, base, metrics
-
-
-def scored(levels: dict[str, list[float]], source: str = "hrf", target: str = "stare") -> SweepRecords:
-    """One image per method and seed with the given Dice."""
-    rows = [
-        {**base("evaluate", method, source, target, seed), "record": "image", "subject": "s", "image": "a",
-         **metrics(level)}
-        for method, values in levels.items() for seed, level in enumerate(values)
-    ]  # fmt: skip
-    return SweepRecords.from_dicts(rows)
+from .made_up import DOMAINS, SEEDS, Record, make_origin
+from .small import cells_of, image_rows, row_of, scored
 
 
-def cells_of(table: Table, row: int = 0) -> dict[str, Cell]:
-    return dict(zip((column.key for column in table.columns), table.rows[row], strict=True))
-
-
-def test_matrix_cell_is_mean_and_sample_deviation_over_seeds(made_up: list[Record]) -> None:
-    table = tables.matrix(SweepRecords.from_dicts(made_up), "dice_fov", "gkd")
-    rows = [
-        r
-        for r in made_up
-        if r["record"] == "image" and (r["method"], r["source"], r["target"]) == ("gkd", "hrf", "stare")
+def test_matrix_cell_is_the_mean_over_seeds_of_the_epochs_that_validation_chose(made_up: list[Record]) -> None:
+    mine = [row for row in made_up if (row["method"], row["source"], row.get("trial")) == ("gkd", "hrf", None)]
+    validated = sorted((row["seed"], row["val_dice"], row["variant"]) for row in mine if row["record"] == "candidate")
+    chosen = {seed: variant for seed, _, variant in validated}
+    scores = [row for row in mine if (row["record"], row["target"]) == ("image", "stare")]
+    per_seed = [
+        statistics.mean(row["dice_fov"] for row in scores if (row["seed"], row["variant"]) == (seed, chosen[seed]))
+        for seed in SEEDS
     ]
-    per_seed = [statistics.mean(r["dice_fov"] for r in rows if r["seed"] == seed) for seed in SEEDS]
-    cell = cells_of(table, DOMAINS.index("hrf"))["stare"]
+    cell = row_of(tables.matrix(SweepRecords.from_dicts(made_up, make_origin()), "dice_fov", "gkd"), "hrf")["stare"]
     assert cell.value == pytest.approx(statistics.mean(per_seed))
-    assert cell.spread == pytest.approx(statistics.stdev(per_seed))
-    assert cell.n == 3
+    assert cell.half == pytest.approx(4.302653 * statistics.stdev(per_seed) / 3**0.5, rel=1e-5)
+    assert (cell.n, cell.subjects) == (3, 6)
+
+
+def test_heat_table_is_the_matrix_of_the_headline(sweep_records: SweepRecords) -> None:
+    assert tables.heat_table(sweep_records) == tables.matrix(sweep_records, "dice_fov", "gkd")
 
 
 def test_matrix_marks_in_domain_cells_only(sweep_records: SweepRecords) -> None:
@@ -52,16 +40,26 @@ def test_matrix_marks_in_domain_cells_only(sweep_records: SweepRecords) -> None:
     assert marked == {(name, name) for name in DOMAINS}
 
 
-def test_matrix_states_subjects_images_and_seeds(sweep_records: SweepRecords) -> None:
+def test_matrix_states_subjects_images_seeds_and_rule(sweep_records: SweepRecords) -> None:
     caption = tables.matrix(sweep_records).caption
-    assert "stare: 2 subjects, 4 images" in caption
+    assert "stare: 6 subjects, 12 images" in caption
     assert "n = 3 seeds (0, 1, 2)" in caption
+    assert "best validation Dice of the source; no target is read" in caption
+    assert "p cannot be below 0.031" in caption
 
 
-def test_single_seed_has_no_spread() -> None:
+def test_matrix_marks_the_best_student_of_each_pair_and_carries_the_p(sweep_records: SweepRecords) -> None:
+    best, second = (tables.matrix(sweep_records, method=name) for name in ("gkd", "gkd_intra"))
+    assert "best" in row_of(best, "hrf")["stare"].flags
+    assert "second" in row_of(second, "hrf")["stare"].flags
+    assert row_of(best, "hrf")["stare"].p == pytest.approx(27 * 2 / 2**6)
+    assert row_of(tables.matrix(sweep_records, method="teacher"), "hrf")["stare"].p is None
+
+
+def test_single_seed_has_no_interval_over_seeds() -> None:
     table = tables.matrix(scored({"gkd": [0.7]}))
     cell = cells_of(table)["stare"]
-    assert (cell.value, cell.spread, cell.n) == (pytest.approx(0.7), None, 1)
+    assert (cell.value, cell.half, cell.n) == (pytest.approx(0.7), None, 1)
     assert "n = 1 seed (0)." in table.caption
 
 
@@ -73,24 +71,14 @@ def test_caption_counts_the_seeds_that_its_own_cells_have() -> None:
 
 
 def test_caption_counts_the_images_of_its_own_method(made_up: list[Record]) -> None:
-    kept = [r for r in made_up if not (r["record"] == "image" and r["method"] == "kd" and r["image"] == "b")]
+    kept = [
+        row
+        for row in made_up
+        if not (row["record"] == "image" and row["method"] == "kd" and row["image"].endswith("b"))
+    ]
     records = SweepRecords.from_dicts(kept)
-    assert "stare: 2 subjects, 2 images" in tables.matrix(records, method="kd").caption
-    assert "stare: 2 subjects, 2 to 4 images" in tables.triple(records).caption
-
-
-def test_answer_averages_only_rows_that_every_method_has() -> None:
-    assert tables.answer(scored({"scratch": [0.5, 0.6, 0.1], "gkd": [0.6, 0.8]})) == (
-        "Mean Dice (field of view) over 1 foreign source -> target pair, n = 2 of 3 (source, target, seed) rows, those "
-        "that every method has: student alone 0.550, GKD 0.700."
-    )
-
-
-def test_answer_needs_one_seed_that_every_method_has(made_up: list[Record]) -> None:
-    seeds = {"scratch": 0, "gkd": 1}
-    kept = [r for r in made_up if r["record"] == "image" and seeds.get(r["method"]) == r["seed"]]
-    answer = tables.answer(SweepRecords.from_dicts(kept))
-    assert answer == "No foreign pair of domains was scored with every method on one seed."
+    assert "stare: 6 subjects, 6 images" in tables.matrix(records, method="kd").caption
+    assert "stare: 6 subjects, 6 to 12 images" in tables.triple(records).caption
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -107,8 +95,18 @@ def test_direction_and_title_of_a_metric_come_from_its_card(monkeypatch: pytest.
 
 
 def test_metric_without_a_card_is_shown_without_a_direction() -> None:
-    assert tables.metric_title("depth_fov") == "depth (field of view)"
-    assert tables.metric_direction("depth_fov") == "none"
+    assert names.metric_title("depth_fov") == "depth (field of view)"
+    assert names.metric_direction("depth_fov") == "none"
+
+
+def test_titles_of_metrics_have_their_unit_and_short_ones_no_region() -> None:
+    assert names.metric_title("hd95_fov") == "HD95, px (field of view)"
+    assert (names.short_title("hd95_fov"), names.short_title("dice")) == ("HD95, px", "Dice")
+
+
+def test_helper_networks_and_variants_have_titles() -> None:
+    titles = [names.method_title(name) for name in ("p-sae", "tan", "san", "gkd_no_inter", "at")]
+    assert titles == ["P-SAE", "TAN (teacher)", "SAN (student)", "GKD no inter", "at"]
 
 
 def test_matrix_of_the_whole_image_has_another_name(sweep_records: SweepRecords) -> None:
@@ -116,21 +114,16 @@ def test_matrix_of_the_whole_image_has_another_name(sweep_records: SweepRecords)
     assert tables.matrix(sweep_records, "dice").name == "matrix_dice_whole_gkd"
 
 
-def test_helper_networks_have_titles() -> None:
-    titles = [tables.method_title(name) for name in ("p-sae", "tan", "san")]
-    assert titles == ["P-SAE", "TAN (teacher)", "SAN (student)"]
-
-
 def test_left_out_domain_is_not_available_and_unscored_pair_is_empty(made_up: list[Record]) -> None:
     missing = {"record": "missing", "sweep": "made_up", "domain": "drive", "reason": "not found"}
-    kept = [r for r in made_up if not (r["source"] == "hrf" and r["target"] == "stare")]
-    records = SweepRecords.from_dicts([*kept, missing], sources=DOMAINS)
-    cells = cells_of(tables.matrix(records), DOMAINS.index("hrf"))
+    kept = [row for row in made_up if not (row["source"] == "hrf" and row.get("target") == "stare")]
+    records = SweepRecords.from_dicts([*kept, missing], make_origin(sources=DOMAINS))
+    cells = row_of(tables.matrix(records), "hrf")
     assert "missing" in cells["drive"].flags
     assert cells["stare"] == Cell()
-    gain = cells_of(tables.triple(records), 1)
-    assert gain["target"].value == "drive"
-    assert "missing" in gain["gkd-scratch"].flags
+    for table in (tables.triple(records), tables.gap_table(records)):
+        row = row_of(table, "chase_db1", "drive")
+        assert all("missing" in cell.flags for name, cell in row.items() if name not in ("source", "target"))
 
 
 def test_matrix_of_an_unknown_metric_is_refused(sweep_records: SweepRecords) -> None:
@@ -139,26 +132,17 @@ def test_matrix_of_an_unknown_metric_is_refused(sweep_records: SweepRecords) -> 
 
 
 def test_differences_are_paired_by_seed() -> None:
-    records = scored({"scratch": [0.5, 0.7], "gkd": [0.6, 0.8, 0.1], "teacher": [0.9]})
-    cells = cells_of(tables.triple(records))
+    cells = cells_of(tables.triple(scored({"scratch": [0.5, 0.7], "gkd": [0.6, 0.8, 0.1], "teacher": [0.9]})))
     assert cells["gkd-scratch"].value == pytest.approx(0.1)
-    assert cells["gkd-scratch"].spread == pytest.approx(0.0, abs=1e-12)
+    assert cells["gkd-scratch"].half == pytest.approx(0.0, abs=1e-12)
     assert cells["gkd-scratch"].n == 2
     assert cells["gkd"].n == 3
 
 
-def test_best_student_is_marked_and_the_teacher_is_no_contestant() -> None:
+def test_best_and_second_student_are_marked_and_the_teacher_is_no_contestant() -> None:
     cells = cells_of(tables.triple(scored({"teacher": [0.9], "scratch": [0.5], "kd": [0.7], "gkd": [0.6]})))
     assert [name for name, cell in cells.items() if "best" in cell.flags] == ["kd"]
-
-
-@pytest.mark.parametrize(
-    ("gains", "tie"),
-    [([0.004, -0.001, 0.002], True), ([0.004, 0.003, 0.002], False), ([0.004], True), ([0.02, -0.001, 0.02], False)],
-)
-def test_small_difference_is_a_tie_unless_three_seeds_agree(gains: list[float], tie: bool) -> None:
-    records = scored({"scratch": [0.5] * len(gains), "gkd": [0.5 + gain for gain in gains]})
-    assert ("tie" in cells_of(tables.triple(records))["gkd-scratch"].flags) is tie
+    assert [name for name, cell in cells.items() if "second" in cell.flags] == ["gkd"]
 
 
 def test_triple_without_teacher_or_student_alone_shows_their_absence() -> None:
@@ -166,119 +150,18 @@ def test_triple_without_teacher_or_student_alone_shows_their_absence() -> None:
     assert cells["teacher"].value is cells["scratch"].value is cells["gkd-scratch"].value is None
 
 
-def test_fsd_matrix_is_of_the_asked_space_and_states_its_n(sweep_records: SweepRecords) -> None:
-    table = tables.fsd_matrix(sweep_records, space="random_header")
-    assert cells_of(table)["chase_db1"].value == pytest.approx(3.7, abs=0.05)
-    assert "n_a = 400, n_b = 380; dimensions d = 64" in table.caption
-    assert "over n = 3 seeds (0, 1, 2)" in table.caption
-    assert table.columns[1].direction == "down"
-
-
-def test_fsd_comparison_puts_controls_and_floor_beside_the_value(sweep_records: SweepRecords) -> None:
-    table = tables.fsd_comparison(sweep_records)
-    spaces = ["aligned", "aligned_own", "random_header", "bottleneck"]
-    assert [column.key for column in table.columns[3:]] == [*spaces, "floor", "floor_high"]
-    cells = cells_of(table)
-    assert [cells[name].value for name in ("floor", "floor_high")] == [pytest.approx(0.1), pytest.approx(0.15)]
-    assert cells["aligned_own"].value == pytest.approx(2.9, abs=0.05)
-    assert "Only aligned own" in table.caption
-    assert "aligned is in P-SAE units and shrinks when vectors regress to the mean" in table.caption
-    assert len(table.rows) == 3 * 3 * 4
-
-
-def test_floor_of_the_caption_is_in_the_units_of_its_column(made_up: list[Record]) -> None:
-    other = {"floor": 50.0, "floor_high": 60.0}
-    rows = [{**r, **other} if r.get("space") == "bottleneck" else r for r in made_up]
-    caption = tables.fsd_comparison(SweepRecords.from_dicts(rows)).caption
-    assert "Same-domain floor (aligned) 0.1, 95 % of the null below 0.15." in caption
-
-
-@pytest.mark.parametrize("use", ["semantic", "teacher_student"])
-def test_distance_without_a_floor_says_nothing_about_one(made_up: list[Record], use: str) -> None:
-    nothing = dict.fromkeys(("low", "high", "floor", "floor_high"))
-    rows = [{**r, **nothing, "use": use} for r in made_up if r["record"] == "fsd" and r["space"] == "aligned"]
-    records = SweepRecords.from_dicts([*(r for r in made_up if r["record"] == "image"), *rows])
-    for table in (tables.fsd_comparison(records, use), tables.fsd_matrix(records, use)):
-        text = to_markdown(table)
-        assert "floor" not in text
-        assert "nan" not in text
-        assert "share a scale" not in text
-
-
-def test_long_table_of_distances_has_the_end_of_the_null(sweep_records: SweepRecords) -> None:
-    assert cells_of(tables.fsd_values(sweep_records))["floor_high"].value == pytest.approx(0.15)
+def test_gap_table_says_where_there_is_no_gap() -> None:
+    rows = image_rows({"teacher": [[0.9, 0.9]], "scratch": [[0.5, 0.5]], "gkd": [[0.6, 0.6]]})
+    rows += image_rows({"teacher": [[0.4, 0.4]], "scratch": [[0.5, 0.5]], "gkd": [[0.6, 0.6]]}, target="chase_db1")
+    table = tables.gap_table(SweepRecords.from_dicts(rows))
+    assert row_of(table, "hrf", "stare")["gkd"].value == pytest.approx(0.25)
+    assert row_of(table, "hrf", "stare")["gap"].value == pytest.approx(0.4)
+    assert row_of(table, "hrf", "chase_db1")["gkd"].value == "teacher not better"
 
 
 def test_scores_have_a_row_per_training_and_target_with_pooled_metrics(sweep_records: SweepRecords) -> None:
     table = tables.scores(sweep_records)
-    assert len(table.rows) == 4 * 3 * 3 * 3
+    assert len(table.rows) == 6 * 3 * 3 * 3
     row = cells_of(table)
-    assert (row["source"].value, row["method"].value) == ("chase_db1", "gkd")
-    assert row["pooled/dice"].value == pytest.approx(0.74)
-
-
-def test_search_summary_names_the_best_complete_trial_and_counts_states(sweep_records: SweepRecords) -> None:
-    row = cells_of(diagnostics.search_summary(sweep_records))
-    assert [row[name].value for name in ("complete", "pruned", "failed", "other")] == [2, 1, 1, 0]
-    assert (row["best_trial"].value, row["best_value"].value) == (3, pytest.approx(0.63))
-    assert row["best_params"].value == "methods.gkd.cross = 0.3, methods.gkd.intra = 0.4"
-
-
-def test_study_without_a_complete_trial_has_no_best() -> None:
-    trial: Record = {"record": "trial", "sweep": "s", "study": "a/gkd", "number": 0, "params": json.dumps({"x": 1}),
-                     "state": "failed", "value": None, "cause": "x", "key": None}  # fmt: skip
-    row = cells_of(diagnostics.search_summary(SweepRecords.from_dicts([trial])))
-    assert (row["failed"].value, row["other"].value, row["best_trial"].value) == (1, 0, None)
-
-
-@pytest.mark.parametrize("state", get_args(TrialState))
-def test_every_way_a_search_ends_a_trial_has_its_column(made_up: list[Record], state: str) -> None:
-    trials = [{**record, "state": state} for record in made_up if record["record"] == "trial"]
-    row = cells_of(diagnostics.search_summary(SweepRecords.from_dicts(trials)))
-    assert (row[state].value, row["other"].value) == (4, 0)
-
-
-def test_health_counts_failures_and_warns_in_plain_words(sweep_records: SweepRecords) -> None:
-    rows = [cells_of(diagnostics.health_table(sweep_records), at) for at in range(2)]
-    assert [row["failed"].value for row in rows] == ["0 of 3", "3 of 3"]
-    assert "warning" in rows[1]["value"].flags
-    assert "warning" not in rows[0]["value"].flags
-    lines = diagnostics.health_warnings(sweep_records)
-    assert lines[0].startswith("alignment student chase_db1: the bottleneck carries no information")
-    assert lines[0].endswith("(in 3 runs)")
-
-
-def test_check_without_a_verdict_is_not_a_failure() -> None:
-    check = {**base("semantic", "gkd", "hrf", None, 0), "record": "health", "check": "rank", "value": 4.0,
-             "reference": None, "ok": None, "warning": None, "host": None}  # fmt: skip
-    row = cells_of(diagnostics.health_table(SweepRecords.from_dicts([check])))
-    assert (row["failed"].value, row["host"].value, row["reference"].value) == (None, None, None)
-
-
-def test_cost_counts_every_stage_once(made_up: list[Record]) -> None:
-    costs = [row for row in made_up if row["record"] == "cost"]
-    again = [{**row, "trial": 3} for row in costs]
-    row = cells_of(diagnostics.cost_table(SweepRecords.from_dicts([*costs, *again])))
-    assert (row["runs"].value, row["total_seconds"].value) == (9, pytest.approx(9 * 13.5))
-    assert row["parameters"].value == "17000"
-
-
-def test_mean_of_nothing_is_empty_and_infinities_are_left_out() -> None:
-    assert mean_cell([]) == Cell()
-    assert mean_cell([float("nan"), float("inf"), 2.0]) == Cell(2.0, None, 1)
-
-
-def test_best_of_equals_is_marked_alike_and_one_number_is_no_contest() -> None:
-    assert ["best" in c.flags for c in mark_best([Cell(1.0), Cell(1.0), Cell(0.5), Cell()], "up")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert ["best" in c.flags for c in mark_best([Cell(1.0), Cell(0.5)], "down")] == [False, True]
-    assert mark_best([Cell(1.0), Cell()], "up") == [Cell(1.0), Cell()]
-
-
-def test_ragged_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 columns"):
-        Table("t", "t", "", (Column("a", "a"), Column("b", "b")), ((Cell(1),),))
+    assert (row["source"].value, row["method"].value, row["subjects"].value) == ("chase_db1", "baseline", 6)
+    assert row["pooled/dice"].value == pytest.approx(0.69, abs=0.02)

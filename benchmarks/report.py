@@ -1,0 +1,152 @@
+"""Time and memory of a report from records alone, without figures and page: frames, tables, CSV, Markdown and LaTeX.
+
+Run: ``OMP_NUM_THREADS=1 python benchmarks/report.py``; ``--subjects`` scales the number of records, 20 give about 100,000.
+Records are made up: five domains, six methods, five seeds, a search, and a stress bank of seven corruptions at three strengths.
+Ends with code 1 when all of it takes 5 s or more. Processor seconds are what counts: other work on the machine does not add to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gkd_bench.report.contents import answer, file_tables, page_tables
+from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.latex import latex_document
+from gkd_bench.report.render import to_csv, to_markdown
+
+GOAL = 5.0
+DOMAINS = tuple(f"domain_{letter}" for letter in "abcde")
+METHODS = {"teacher": 0.8, "baseline": 0.69, "scratch": 0.7, "kd": 0.71, "gkd": 0.74, "gkd_intra": 0.72}
+SEEDS, TRIALS, VALIDATION = range(5), range(20), 4
+CORRUPTIONS = ("gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination")
+CONDITIONS = (("none", 0), *product(CORRUPTIONS, (1, 2, 3)))
+SHARES = ("dice", "iou", "sensitivity", "specificity", "accuracy", "auc", "ece", "brier")
+INSIDE = ("hd95", "assd", "nsd", "cldice", "components")
+SPACES = ("aligned", "aligned_own", "random_header", "bottleneck")
+Record = dict[str, Any]
+Model = tuple[str, str, int]
+T = TypeVar("T")
+
+
+def make_records(subjects: int, seed: int = 0) -> list[Record]:
+    """Records of a finished sweep; no number means anything."""
+    rng = np.random.default_rng(seed)
+    records: list[Record] = []
+    for model in product(METHODS, DOMAINS, SEEDS):
+        for variant in ("best", "last") if model[0] not in ("teacher", "baseline") else ("best",):
+            records += tests_of(rng, model, variant, subjects)
+            records += stresses_of(rng, model, variant)
+        records += training_of(model)
+    return [*records, *search()]
+
+
+def base(kind: str, model: Model, split: str, target: str | None = None) -> Record:
+    method, source, seed = model
+    key = f"{kind} {method} {source} {seed} {target}"
+    labels = {
+        "schema": 1,
+        "sweep": "benchmark",
+        "key": key,
+        "model": f"{method} {source} {seed}",
+        "kind": kind,
+        "task": "vessel",
+    }
+    return {**labels, "source": source, "target": target, "split": split, "method": method, "network": "n", "seed": seed, "trial": None}  # fmt: skip
+
+
+def tests_of(rng: np.random.Generator, model: Model, variant: str, subjects: int) -> Iterator[Record]:
+    names = [*SHARES, *(f"{name}_fov" for name in (*SHARES, *INSIDE))]
+    for target in DOMAINS:
+        labels = base("evaluate", model, "test", target) | {"variant": variant}
+        level = METHODS[model[0]] - 0.1 * (target != model[1])
+        for number, values in enumerate(rng.normal(level, 0.03, (2 * subjects, len(names))).tolist()):
+            who = {"subject": f"s{number // 2}", "image": f"i{number}"}
+            yield {**labels, "record": "image", **who, **dict(zip(names, values, strict=True))}
+        pooled = dict(zip(names, rng.normal(level, 0.01, len(names)).tolist(), strict=True))
+        yield {**labels, "record": "pooled", "subjects": subjects, "images": 2 * subjects, **pooled}
+        sizes = {"n_a": 400, "n_b": 400, "dim": 64, "low": 0.1, "high": 0.9, "floor": 0.1, "floor_high": 0.2}
+        for space, value in zip(SPACES, rng.normal(2, 0.3, len(SPACES)).tolist(), strict=True):
+            yield {**labels, "record": "fsd", "use": "domain", "space": space, "value": value, **sizes}
+
+
+def stresses_of(rng: np.random.Generator, model: Model, variant: str) -> Iterator[Record]:
+    labels = base("stress", model, "val") | {"variant": variant}
+    for corruption, strength in CONDITIONS:
+        here = {**labels, "corruption": corruption, "strength": strength}
+        for number, dice in enumerate(rng.normal(0.7 - 0.05 * strength, 0.02, VALIDATION).tolist()):
+            yield {**here, "record": "stress", "subject": f"v{number}", "image": f"v{number}", "dice": dice}
+        for space in ("aligned_own", "bottleneck"):
+            value = 2 + strength + float(rng.normal(0, 0.1))
+            yield {**here, "record": "stress_fsd", "space": space, "value": value, "n_a": 400, "n_b": 60, "dim": 64}
+    score = float(rng.normal(0.7, 0.02))
+    facts = {
+        "epoch": 3,
+        "val_dice": score,
+        "val_dice_stressed": score - 0.1,
+        "stress_fsd": 3.0,
+        "parameters": 17_000,
+        "macs": 2e6,
+    }
+    yield {**labels, "record": "candidate", **facts}
+
+
+def training_of(model: Model, epochs: int = 20) -> Iterator[Record]:
+    labels = base("distill", model, "val")
+    for epoch in range(epochs):
+        yield {**labels, "record": "epoch", "epoch": epoch, "val/dice": 0.7, "loss/ce": 0.1}
+    spent = {"seconds": 10.0, "steps": 100, "device": "cpu", "threads": 1, "parameters": 17_000, "versions": "{}"}
+    yield {**labels, "record": "cost", **spent}
+
+
+def search() -> Iterator[Record]:
+    for source, number in product(DOMAINS, TRIALS):
+        params = json.dumps({"intra": 0.1 * (number + 1), "inter": 1.0 / (number + 1)})
+        found = json.dumps({"source_val": 0.6 + 0.01 * (number % 7), "stress_fsd": 3.0 - 0.1 * (number % 5)})
+        labels = base("distill", ("gkd", source, 0), "val") | {"trial": number}
+        yield {**labels, "record": "trial", "study": f"{source} gkd", "number": number, "params": params,
+               "state": "complete", "value": 0.6, "cause": "", "objectives": found}  # fmt: skip
+
+
+def timed(what: str, work: Callable[[], T], spent: dict[str, float]) -> T:
+    """What the work gives; its processor seconds are added under its name."""
+    start = time.process_time()
+    result = work()
+    spent[what] = time.process_time() - start
+    return result
+
+
+def main() -> int:
+    """Time every step; 1 when all of them together miss the goal."""
+    parser = argparse.ArgumentParser(description="time and memory of a report from records")
+    parser.add_argument("--subjects", type=int, default=20)
+    rows = make_records(parser.parse_args().subjects)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent: dict[str, float] = {}
+    records = timed("frames", lambda: SweepRecords.from_dicts(rows), spent)
+    timed("subject scores", lambda: records.seed_scores, spent)
+    page = timed("tables of the page", lambda: page_tables(records), spent)
+    stored = timed("tables of the files", lambda: file_tables(records), spent)
+    timed("answer", lambda: answer(records), spent)
+    timed("CSV", lambda: [to_csv(table) for table in stored.values()], spent)
+    timed("Markdown", lambda: [to_markdown(table) for table in page], spent)
+    timed("LaTeX", lambda: latex_document(page), spent)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{len(rows)} records, {len(page)} tables on the page, {len(stored)} files; load {os.getloadavg()[0]:.1f}")
+    for what, seconds in {**spent, "all": sum(spent.values())}.items():
+        print(f"{what:22} {seconds:6.2f} s")
+    print(f"peak memory {peak / 1024:.0f} MB, of which {before / 1024:.0f} MB before the report: packages and records")
+    return 0 if sum(spent.values()) < GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""A sweep's records and origin on disk: all that its report is made from, so that it can be made again from them alone.
+
+``<store>/sweeps/<name>/records.jsonl`` holds the records, ``origin.json`` where they come from and which stages they are of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gkd_bench.errors import GkdBenchError
+from gkd_bench.report.frame import REFERENCES, Origin
+from gkd_bench.store.node import StageNode
+from gkd_bench.store.records import encode_records, read_records
+
+RECORDS, ORIGIN = "records.jsonl", "origin.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedSweep:
+    """A sweep as its report sees it.
+
+    Attributes:
+        name: name of the sweep.
+        records: all its records.
+        origin: where they come from.
+        stages: its final trainings and their evaluate stages; where pictures, vectors and students are found.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    origin: Origin
+    stages: tuple[StageNode, ...]
+
+
+def save_sweep(saved: SavedSweep, store: Path) -> Path:
+    """Write a sweep's records and origin, each replaced as a whole; the folder."""
+    folder = sweep_folder(store, saved.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = {"origin": saved.origin.to_json(), "stages": [node.to_json() for node in saved.stages]}
+    _write(folder / RECORDS, encode_records(saved.records))
+    _write(folder / ORIGIN, json.dumps(tree, sort_keys=True, indent=1).encode())
+    return folder
+
+
+def load_sweep_records(name: str, store: Path) -> SavedSweep:
+    """Read a sweep's records and origin; no other sweep is looked at.
+
+    Raises:
+        GkdBenchError: there is no such sweep; names those that are there.
+        StoreError: a record is broken.
+    """
+    folder = sweep_folder(store, name)
+    try:
+        tree = json.loads((folder / ORIGIN).read_bytes())
+        content = (folder / RECORDS).read_bytes()
+    except FileNotFoundError:
+        known = sorted(path.parent.name for path in (store / "sweeps").glob(f"*/{ORIGIN}"))
+        listed = f"there are {', '.join(known)}" if known else "there is none yet; run a sweep first"
+        raise GkdBenchError(f"no finished sweep {name!r} in {store}: {listed}") from None
+    except ValueError as error:
+        raise GkdBenchError(
+            f"{folder / ORIGIN}: torn ({error}); run the sweep's command again, which trains nothing"
+        ) from None
+    records = tuple(read_records(content, str(folder / RECORDS)))
+    stages = tuple(StageNode.from_json(node) for node in tree["stages"])
+    return SavedSweep(name, records, Origin.from_json(tree["origin"]), stages)
+
+
+def sweep_folder(store: Path, name: str) -> Path:
+    """Where a sweep's journal, records and origin are kept."""
+    return store / "sweeps" / name
+
+
+# ---------------------------------------------------------------- several sweeps as one
+
+
+def merged(sweeps: Sequence[SavedSweep]) -> SavedSweep:
+    """Several sweeps as one, ``a+b``; a single one as it is.
+
+    Equal trainings are counted once. A method that was trained differently in two sweeps becomes ``method@sweep`` in the
+    later one.
+
+    Raises:
+        GkdBenchError: the sweeps cannot stand in one table: another selection rule, other data under the same name, or
+            another teacher or student alone for the same source and seed, which methods would be compared with.
+    """
+    first, *others = sweeps
+    if not others:
+        return first
+    _refuse(_mismatches(sweeps))
+    name = "+".join(one.name for one in sweeps)
+    seen: dict[tuple[Any, ...], str] = {}
+    records: list[Record] = []
+    for one in sweeps:
+        renamed = _renamed(one, seen)
+        _refuse(
+            [
+                f"{one.name}: {method} differs from that of an earlier sweep"
+                for method in renamed
+                if method in REFERENCES
+            ]
+        )
+        records += [_under(record, name, one.name, renamed) for record in one.records]
+    unique = {json.dumps(record, sort_keys=True): record for record in records}
+    stages = {node.key: node for one in sweeps for node in one.stages}
+    return SavedSweep(name, tuple(unique.values()), _joined([one.origin for one in sweeps]), tuple(stages.values()))
+
+
+def _mismatches(sweeps: Sequence[SavedSweep]) -> list[str]:
+    rules = {one.origin.rule for one in sweeps}
+    problems = [f"selection rules differ ({', '.join(sorted(rules))})"] if len(rules) > 1 else []
+    prints: dict[str, set[str]] = {}
+    for one in sweeps:
+        for domain, fingerprint in one.origin.fingerprints.items():
+            prints.setdefault(domain, set()).add(fingerprint)
+    return problems + [f"domain {name} was prepared differently" for name, found in prints.items() if len(found) > 1]
+
+
+def _renamed(sweep: SavedSweep, seen: dict[tuple[Any, ...], str]) -> set[str]:
+    """Methods of which a final training differs from that of an earlier sweep; the others' trainings are noted as seen."""
+    finals = {
+        (record["source"], record["method"], record["seed"]): str(record["model"])
+        for record in sweep.records
+        if record["record"] == "candidate" and record["trial"] is None
+    }
+    renamed = {cell[1] for cell, model in finals.items() if seen.get(cell, model) != model}
+    seen.update({cell: model for cell, model in finals.items() if cell[1] not in renamed})
+    return renamed
+
+
+def _under(record: Mapping[str, Any], name: str, sweep: str, renamed: set[str]) -> Record:
+    changed = {**record, "sweep": name}
+    if record.get("method") in renamed:
+        changed["method"] = f"{record['method']}@{sweep}"
+        changed |= {"study": f"{record['study']}@{sweep}"} if "study" in record else {}
+    return changed
+
+
+def _joined(origins: Sequence[Origin]) -> Origin:
+    def union(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(item for items in lists for item in items))
+
+    return replace(
+        origins[0],
+        sources=union(one.sources for one in origins),
+        targets=union(one.targets for one in origins),
+        variants={name: entry for one in origins for name, entry in one.variants.items()},
+        sweep_yaml="---\n".join(one.sweep_yaml for one in origins),
+        command=" && ".join(one.command for one in origins),
+        machine="; ".join(union([one.machine] for one in origins)),
+        fingerprints={name: entry for one in origins for name, entry in one.fingerprints.items()},
+        settings={key: entry for one in origins for key, entry in one.settings.items()},
+    )
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        lines = [f"  {line}" for line in problems]
+        raise GkdBenchError("\n".join(["these sweeps cannot be one report; make one for each:", *lines]))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write aside and rename, so that a reader never sees half a file."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

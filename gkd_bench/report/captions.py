@@ -1,0 +1,102 @@
+"""What captions say: over what a number is a mean, with which n, how a network was chosen, and what the marks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gkd_bench.report.blocks import Key
+from gkd_bench.report.cells import Cell
+from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Verdict
+from gkd_bench.report.names import counted, metric_tie, span
+from gkd_bench.report.selection import RULES
+
+INTERVAL = "[ ] 95 % bootstrap interval over seeds and test subjects"
+PICKS = {"rule": "the one this rule likes best", "closest_to_ideal": "the one closest to the ideal point"}
+
+
+def basis(evidence: Evidence, cells: Iterable[Cell], seeds: Iterable[int] | None = None) -> str:
+    """How a mean was taken and over how many seeds; the seeds that are named are those of the sweep unless given."""
+    return f"Per test image, averaged per subject, then over subjects; {seed_words(evidence, cells, seeds)}."
+
+
+def seed_words(evidence: Evidence, cells: Iterable[Cell], seeds: Iterable[int] | None = None) -> str:
+    """What ± means, and the n of the cells; a range of n where cells differ."""
+    counts = sorted({cell.n for cell in cells if cell.n})
+    if not counts:
+        return "n = 0 seeds"
+    named = [*(evidence.records.seeds if seeds is None else seeds)]
+    which = f" ({', '.join(map(str, named))})" if len(named) >= counts[-1] else ""
+    spread = "mean ± half width of the 95 % t interval over " if counts[-1] > 1 else ""
+    return f"{spread}n = {counted(span(counts), 'seed')}{which}"
+
+
+def seeds_of(evidence: Evidence, metric: str, keys: Iterable[Key]) -> list[int]:
+    """Seeds that any of the cells has."""
+    blocks = evidence.blocks(metric)
+    return sorted({seed for key in keys if key in blocks for seed in blocks[key].seed_means})
+
+
+def tested_on(evidence: Evidence, methods: Sequence[str]) -> str:
+    """How many subjects and images each target's scores of these methods rest on."""
+    found = [
+        (target, [evidence.sizes.get((method, target), ([], [])) for method in methods])
+        for target in evidence.records.targets
+    ]
+    parts = [
+        f"{target}: {_span_of(sizes, 0, 'subject')}, {_span_of(sizes, 1, 'image')}"
+        for target, sizes in found
+        if any(subjects for subjects, _ in sizes)
+    ]
+    return "; ".join(parts) or "nothing"
+
+
+def chosen_by(evidence: Evidence) -> str:
+    """The rule that chose epochs, and the trial of a search."""
+    origin = evidence.records.origin
+    rule = f"Networks chosen by: {RULES[origin.rule].title}; no target is read."
+    return f"{rule} Of a Pareto front, {PICKS.get(origin.pick, origin.pick)}." if evidence.several_objectives else rule
+
+
+def ranks(where: str) -> str:
+    """What bold and underlined numbers are."""
+    return f"Bold: best student of {where}; underlined: the second"
+
+
+def tie_words(metric: str) -> str:
+    """What counts as a tie; nothing where no difference is too small to matter."""
+    size = metric_tie(metric)
+    return f"≈ a tie, smaller than {size:g}" if size else ""
+
+
+def marks(evidence: Evidence, metric: str) -> str:
+    """Significance marks with the doubt that n subjects leave."""
+    verdicts = [*evidence.verdicts(metric).values()]
+    if not verdicts:
+        return ""
+    words = f"* better, ▾ worse than the student alone (paired permutation test over subjects, Holm over {verdicts[0].family} comparisons, p < {SIGNIFICANT:g})"
+    return f"{words}; {smallest_words(verdicts)}"
+
+
+def smallest_words(verdicts: Sequence[Verdict]) -> str:
+    """The smallest p that so few subjects can give, and whether anything can be significant at all."""
+    known = [verdict for verdict in verdicts if verdict.test.smallest_p is not None]
+    if not known:
+        return "no target has the two subjects that a test needs"
+    subjects = span(verdict.test.n for verdict in known)
+    smallest = [float(verdict.test.smallest_p or 1.0) for verdict in known]
+    family = known[0].family
+    ends = sorted({f"{min(smallest):.2g}", f"{max(smallest):.2g}"}, key=float)
+    words = f"n = {subjects} subjects, with which p cannot be below {' to '.join(ends)}"
+    if min(smallest) * family >= SIGNIFICANT:
+        words += f" (times {family} for the first Holm step: nothing can be significant here)"
+    return words
+
+
+def sentences(*parts: str) -> str:
+    """Parts as sentences with a capital letter, empty ones left out."""
+    whole = (f"{part[0].upper()}{part[1:]}" for part in parts if part)
+    return " ".join(part if part.endswith(".") else f"{part}." for part in whole)
+
+
+def _span_of(sizes: Iterable[tuple[list[int], list[int]]], which: int, noun: str) -> str:
+    return counted(span(count for both in sizes for count in both[which]), noun)

@@ -1,0 +1,340 @@
+"""What seeds and test subjects say about every cell: means, intervals and tests, each computed once per report.
+
+Means are taken over the subjects of a seed, then over seeds. Intervals and tests need every seed to have every subject:
+they rest on the subjects whose score is defined for all seeds of the cell, and their count says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from gkd_bench.metrics.catalogue import METRICS
+from gkd_bench.report.blocks import Block, Place, by_shape, places_of, shared_values
+from gkd_bench.report.blocks import Key as Key
+from gkd_bench.report.cells import Cell, Flag, Table, mark_ranks, t_half
+from gkd_bench.report.frame import SweepRecords, metric_names
+from gkd_bench.report.names import (
+    ALONE,
+    HEADLINE,
+    KD,
+    REFERENCES,
+    TEACHER,
+    bare,
+    metric_decimals,
+    metric_direction,
+    metric_tie,
+)
+from gkd_bench.report.overall import Several, gather
+from gkd_bench.report.significance import PairedTest, holm, paired_tests
+from gkd_bench.report.statistics import Array, Bounds, GapClosed, HierarchicalBootstrap, gap_closed
+
+SIGNIFICANT = 0.05
+NO_GAP = "teacher not better"
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The test of one cell's difference within the family it was corrected in.
+
+    Attributes:
+        test: over test subjects.
+        p_wilcoxon, p_permutation: adjusted by Holm over the family.
+        family: how many comparisons the family has.
+    """
+
+    test: PairedTest
+    p_wilcoxon: float | None
+    p_permutation: float | None
+    family: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the adjusted permutation p is below 0.05."""
+        return self.p_permutation is not None and self.p_permutation < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Gap closed by one cell, and how many seeds and subjects say so."""
+
+    closed: GapClosed
+    seeds: int
+    subjects: int
+
+    @property
+    def cell(self) -> Cell:
+        """The share with its interval; where it is undefined, why."""
+        return gap_cell(self.closed, self.seeds, self.subjects)
+
+
+class Evidence:
+    """Scores, intervals and tests of one sweep's final trainings; computed when first asked for, then kept."""
+
+    def __init__(self, records: SweepRecords) -> None:
+        self.records = records
+        self.page: tuple[Table, ...] | None = None  # the tables of the page, once they are made
+        self._blocks: dict[str, dict[Key, Block]] = {}
+        self._cells: dict[str, dict[Key, Cell]] = {}
+        self._ranked: dict[tuple[str, Pair], dict[str, Cell]] = {}
+        self._gains: dict[tuple[str, str], dict[Key, Block]] = {}
+        self._gain_cells: dict[tuple[str, str], dict[Key, Cell]] = {}
+        self._verdicts: dict[tuple[str, str], dict[Key, Verdict]] = {}
+        self._gaps: dict[str, dict[Key, Gap]] = {}
+        self._several: dict[tuple[str, str, bool, str | None, str | None], Several | None] = {}
+        self._final: dict[tuple[str, str | None], pd.DataFrame] = {}
+        self._bootstraps: dict[tuple[int, ...], HierarchicalBootstrap] = {}
+
+    @classmethod
+    def of(cls, records: SweepRecords) -> Evidence:
+        """The evidence of these records, kept with them: tables, figures and page ask for the same numbers."""
+        kept: Evidence | None = vars(records).get("_evidence")
+        if kept is None:
+            kept = vars(records)["_evidence"] = cls(records)
+        return kept
+
+    # ---------------------------------------------------------------------------------------------- what there is
+
+    def final(self, kind: str, split: str | None = None) -> pd.DataFrame:
+        """Records of final trainings, of the epoch that the selection rule takes; sorted out once for all tables."""
+        name = (kind, split)
+        if name not in self._final:
+            self._final[name] = self.records.final(kind, split)
+        return self._final[name]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Metrics of the image records: inside the field of view first, in the order of the catalogue, then others."""
+        if self.final("image", "test").empty:
+            return []
+        cards = list(METRICS)
+        found = metric_names(self.records.subject_scores)
+        place = {name: cards.index(bare(name)) if bare(name) in cards else len(cards) for name in found}
+        return sorted(found, key=lambda name: (not name.endswith("_fov"), place[name], name))
+
+    @cached_property
+    def headline(self) -> str:
+        """Dice inside the field of view; of the whole image in tasks that have none."""
+        return "dice" if HEADLINE not in self.metrics and "dice" in self.metrics else HEADLINE
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every source -> target in table order."""
+        return [(source, target) for source in self.records.sources for target in self.records.targets]
+
+    @cached_property
+    def students(self) -> list[str]:
+        """Every method with test scores but the teacher."""
+        return [method for method in self.records.methods if method != TEACHER]
+
+    @cached_property
+    def distilled(self) -> list[str]:
+        """Methods that distil, variants included: neither teacher, nor the student before or without distillation."""
+        return [method for method in self.records.methods if method not in REFERENCES]
+
+    @cached_property
+    def sizes(self) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
+        """(method, target) -> how many subjects, and how many images, its scores rest on, one number per source and seed."""
+        scores = self.records.seed_scores
+        found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        names = (scores[name].tolist() for name in ("method", "target", "subjects", "images"))
+        for method, target, subjects, images in zip(*names, strict=True):
+            both = found.setdefault((method, target), ([], []))
+            both[0].append(int(subjects))
+            both[1].append(int(images))
+        return found
+
+    @cached_property
+    def several_objectives(self) -> bool:
+        """Whether a search of the sweep had more than one objective."""
+        texts = self.records.of("trial")["objectives"].dropna()
+        return any(len(json.loads(str(text))) > 1 for text in texts.unique())
+
+    # ------------------------------------------------------------------------------------------------- each cell
+
+    def blocks(self, metric: str) -> dict[Key, Block]:
+        """Scores of every cell with a defined score. Raises KeyError when no image record has the metric."""
+        if metric not in self._blocks:
+            scores = self._column(metric)
+            found = {place.key: place.block(scores) for place in self._places} if len(scores) else {}
+            self._blocks[metric] = {key: block for key, block in found.items() if block.defined.any()}
+        return self._blocks[metric]
+
+    def cells(self, metric: str) -> dict[Key, Cell]:
+        """Mean over seeds with both intervals, and how many seeds and subjects it rests on, of every scored cell."""
+        if metric not in self._cells:
+            self._cells[metric] = self._summaries(self.blocks(metric))
+        return self._cells[metric]
+
+    def ranked(self, metric: str, pair: Pair) -> dict[str, Cell]:
+        """Student -> score of a pair, the best and the second flagged."""
+        if (metric, pair) not in self._ranked:
+            cells = self.cells(metric)
+            found = {method: cells[*pair, method] for method in self.students if (*pair, method) in cells}
+            marked = mark_ranks([*found.values()], metric_direction(metric), metric_decimals(metric))
+            self._ranked[metric, pair] = dict(zip(found, marked, strict=True))
+        return self._ranked[metric, pair]
+
+    def gains(self, metric: str, reference: str = ALONE) -> dict[Key, Block]:
+        """Differences from a reference method, on shared seeds and subjects; cells without any are left out."""
+        name = (metric, reference)
+        if name not in self._gains:
+            blocks = self.blocks(metric)
+            ends = {key: blocks.get((*key[:2], reference)) for key in blocks if key[2] != reference}
+            found = {key: blocks[key].minus(end) for key, end in ends.items() if end is not None}
+            self._gains[name] = {key: block for key, block in found.items() if block.defined.any()}
+        return self._gains[name]
+
+    def gain_cells(self, metric: str, reference: str = ALONE) -> dict[Key, Cell]:
+        """Mean difference from a reference with its intervals, adjusted p, and what it is worth as flags."""
+        name = (metric, reference)
+        if name not in self._gain_cells:
+            found, verdicts = self._summaries(self.gains(metric, reference)), self.verdicts(metric, reference)
+            self._gain_cells[name] = {
+                key: judged(cell, verdicts.get(key), metric, reference) for key, cell in found.items()
+            }
+        return self._gain_cells[name]
+
+    def verdicts(self, metric: str, reference: str = ALONE) -> dict[Key, Verdict]:
+        """Paired tests of every distilled cell against a reference; one Holm family over all pairs and methods."""
+        name = (metric, reference)
+        if name not in self._verdicts:
+            methods = set(self.distilled) - {reference}
+            family = {key: block for key, block in self.gains(metric, reference).items() if key[2] in methods}
+            self._verdicts[name] = _verdicts(family)
+        return self._verdicts[name]
+
+    def gaps(self, metric: str) -> dict[Key, Gap]:
+        """Gap closed by every distilled cell whose teacher and student alone share seeds and subjects with it."""
+        if metric not in self._gaps:
+            found = self._triples(metric)
+            closed = by_shape(found, lambda one: one[0].shape, lambda group: self._closed(metric, group))
+            self._gaps[metric] = {key: Gap(gap, *found[key][0].shape) for key, gap in closed.items()}
+        return self._gaps[metric]
+
+    def powerless(self, metric: str, reference: str = ALONE) -> bool:
+        """Whether there are so few subjects that no comparison of a family could be significant."""
+        verdicts = self.verdicts(metric, reference).values()
+        smallest = min((one.test.smallest_p for one in verdicts if one.test.smallest_p is not None), default=1.0)
+        return smallest * max((one.family for one in verdicts), default=1) >= SIGNIFICANT
+
+    # --------------------------------------------------------------------------------------------- several cells
+
+    def common(self, metric: str, *, foreign: bool = True) -> tuple[list[Pair], list[int]]:
+        """Foreign (or in-domain) pairs that every method was scored on, and the seeds that all these cells have."""
+        blocks = self.blocks(metric)
+        chosen = [
+            pair
+            for pair in self.pairs
+            if (pair[0] != pair[1]) is foreign and all((*pair, method) in blocks for method in self.records.methods)
+        ]
+        seeds = [set(blocks[*pair, method].seed_means) for pair in chosen for method in self.records.methods]
+        return chosen, sorted(set.intersection(*seeds)) if seeds else []
+
+    def several(
+        self, metric: str, method: str, *, foreign: bool = True, reference: str | None = None, of: str | None = None
+    ) -> Several | None:
+        """One method's scores, or its differences from a reference, on the pairs and seeds that every method has.
+
+        Args:
+            metric: the metric averaged.
+            method: the method.
+            foreign: foreign pairs, else in-domain ones.
+            reference: take differences from it.
+            of: metric that says which pairs and seeds every method has; the same one by default.
+        """
+        name = (metric, method, foreign, reference, of)
+        if name not in self._several:
+            pairs, seeds = self.common(of or metric, foreign=foreign)
+            blocks = self.blocks(metric) if reference is None else self.gains(metric, reference)
+            self._several[name] = gather(blocks, [(*pair, method) for pair in pairs], seeds)
+        return self._several[name]
+
+    # --------------------------------------------------------------------------------------------------- helpers
+
+    @cached_property
+    def _places(self) -> list[Place]:
+        return list(places_of(self.records.subject_scores))
+
+    def _column(self, metric: str) -> Array:
+        if not self.metrics:
+            return np.empty(0)
+        return self.records.subject_scores[metric].to_numpy(np.float64)
+
+    def _bootstrap(self, shape: tuple[int, ...]) -> HierarchicalBootstrap:
+        return self._bootstraps.setdefault(shape, HierarchicalBootstrap(*shape))
+
+    def _summaries(self, blocks: Mapping[Key, Block]) -> dict[Key, Cell]:
+        whole = {key: block.complete.values for key, block in blocks.items() if block.complete.values.size}
+        bounds = by_shape(
+            whole,
+            lambda values: values.shape,
+            lambda group: self._bootstrap(group[0].shape).intervals(np.stack(group)),
+        )
+        return {key: _summary(block, bounds.get(key)) for key, block in blocks.items()}
+
+    def _closed(self, metric: str, group: Sequence[Sequence[Array]]) -> list[GapClosed]:
+        teacher, alone, distilled = (np.stack([one[place] for one in group]) for place in range(3))
+        higher = metric_direction(metric) != "down"
+        return gap_closed(teacher, alone, distilled, self._bootstrap(alone.shape[1:]), higher_is_better=higher)
+
+    def _triples(self, metric: str) -> dict[Key, list[Array]]:
+        """Teacher, student alone and distilled scores on the seeds and subjects that all three have."""
+        blocks = self.blocks(metric)
+        keys = [(source, target, method) for source, target in self.pairs for method in self.distilled]
+        ends = {key: [blocks.get((*key[:2], name)) for name in (TEACHER, ALONE, key[2])] for key in keys}
+        shared = {
+            key: shared_values([block for block in found if block is not None])
+            for key, found in ends.items()
+            if None not in found
+        }
+        return {key: arrays for key, arrays in shared.items() if arrays[0].size}
+
+
+def is_missing(records: SweepRecords, names: Iterable[str]) -> bool:
+    """Whether one of the domains was left out."""
+    return any(name in records.missing for name in names)
+
+
+def judged(cell: Cell, verdict: Verdict | None, metric: str, reference: str) -> Cell:
+    """A difference with its p and what it is worth; only differences from the student alone and from KD have marks."""
+    value = float(cell.value or 0.0)
+    cell = cell.marked("tie", abs(value) < metric_tie(metric))
+    if verdict is None:
+        return cell
+    gained = value * (-1 if metric_direction(metric) == "down" else 1) > 0
+    flags: dict[str, tuple[Flag, Flag]] = {ALONE: ("better", "worse"), KD: ("better_kd", "worse_kd")}
+    cell = replace(cell, p=verdict.p_permutation)
+    if reference not in flags or not verdict.significant:
+        return cell
+    return cell.marked(flags[reference][0 if gained else 1])
+
+
+def gap_cell(closed: GapClosed | None, seeds: int, subjects: int) -> Cell:
+    """Gap closed as a cell; ``teacher not better`` where there is no gap to close."""
+    if closed is None:
+        return Cell()
+    if closed.value is None:
+        return Cell(NO_GAP, n=seeds, subjects=subjects)
+    return Cell(closed.value, None, closed.low, closed.high, seeds, subjects)
+
+
+def _summary(block: Block, bounds: Bounds | None) -> Cell:
+    means = np.array(list(block.seed_means.values()))
+    low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
+    return Cell(float(means.mean()), t_half(means), low, high, len(means), len(block.complete.subjects))
+
+
+def _verdicts(blocks: Mapping[Key, Block]) -> dict[Key, Verdict]:
+    """Tests over complete subjects, averaged over seeds before: seeds of one patient are no further patients."""
+    tests = paired_tests([block.complete.values.mean(axis=0) for block in blocks.values()])
+    ranked, flipped = holm([test.p_wilcoxon for test in tests]), holm([test.p_permutation for test in tests])
+    family = sum(p is not None for p in flipped)
+    rows = zip(blocks, tests, ranked, flipped, strict=True)
+    return {key: Verdict(test, wilcoxon, permutation, family) for key, test, wilcoxon, permutation in rows}

@@ -1,0 +1,192 @@
+"""Parts that several figures share: looks of methods, legends, bands, texts and tidy axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.names import method_title
+from gkd_bench.report.palette import INK, MUTED, RULE, method_colours, method_markers
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure as Drawing
+
+ARROW = " \N{RIGHTWARDS ARROW} "
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Colour, marker and name of every method, the same in all figures of a report."""
+
+    colours: Mapping[str, str]
+    markers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, records: SweepRecords) -> Looks:
+        """The looks of all methods of a sweep, scored ones first."""
+        frames = [records.of(kind)["method"].dropna() for kind in ("epoch", "stress", "trial")]
+        others = {str(name) for names in frames for name in names.unique()} - {*records.methods}
+        names = [*records.methods, *records.in_order(others)]
+        return cls(method_colours(names), method_markers(names))
+
+    def colour(self, method: str) -> str:
+        """``#RRGGBB``."""
+        return self.colours.get(method, MUTED)
+
+    def marker(self, method: str) -> str:
+        """A marker of matplotlib."""
+        return self.markers.get(method, "o")
+
+    def handle(self, method: str, line: bool = True) -> Artist:
+        """An entry of a legend."""
+        return key(method_title(method), self.marker(method), self.colour(method), line=line)
+
+
+def key(
+    label: str, marker: str, colour: str, *, edge: str = INK, width: float = 0.4, size: float = 4.0, line: bool = False
+) -> Artist:
+    """An entry of a legend: a marker, with a line through it if asked for."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], marker=marker, color=colour, markeredgecolor=edge, markeredgewidth=width, markersize=size,
+        linestyle="-" if line else "none", label=label,
+    )  # fmt: skip
+
+
+def legend(drawing: Drawing, handles: Sequence[Artist], columns: int = 6) -> None:
+    """A legend in the order of reading above all panels."""
+    if handles:
+        rows = math.ceil(len(handles) / columns)
+        drawing.legend(
+            handles=by_row(handles, math.ceil(len(handles) / rows)), loc="outside upper left",
+            ncols=math.ceil(len(handles) / rows), borderaxespad=0.2,
+        )  # fmt: skip
+
+
+def by_row(handles: Sequence[Artist], columns: int) -> list[Artist]:
+    """Handles so ordered that matplotlib, which fills columns first, shows them row by row."""
+    return [handle for at in range(columns) for handle in handles[at::columns]]
+
+
+def colour_map(stops: Sequence[str]) -> LinearSegmentedColormap:
+    """A scale of matplotlib through the given colours."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("report", list(stops))
+
+
+def band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> None:
+    """A light band between two lines."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+
+
+def zero_line(axes: Axes, where: str = "y") -> None:
+    """A thin line at zero: horizontal for ``y``, vertical for ``x``."""
+    (axes.axhline if where == "y" else axes.axvline)(0, color=MUTED, linewidth=0.7, zorder=1)
+
+
+def empty(axes: Iterable[Axes]) -> None:
+    """Panels that have nothing to show."""
+    for one in axes:
+        one.set_axis_off()
+
+
+def nothing(axes: Axes, words: str) -> None:
+    """An empty panel that says why."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(RULE)
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+
+
+def corner(axes: Axes, words: str, vertical: str = "top", horizontal: str = "left") -> None:
+    """A short text in a corner of a panel, on a light ground so that lines behind it do not disturb."""
+    x, y = (0.03 if horizontal == "left" else 0.97), (0.97 if vertical == "top" else 0.03)
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+    axes.text(x, y, words, transform=axes.transAxes, ha=horizontal, va=vertical, color=INK, bbox=ground, zorder=9)
+
+
+def whole_ticks(axes: Axes, most: int = 5) -> None:
+    """Whole numbers on the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
+
+
+def few_ticks(axes: Axes, x: int | None = 4, y: int | None = 4) -> None:
+    """At most that many steps on linear axes."""
+    for steps, which in ((x, "x"), (y, "y")):
+        if steps is not None:
+            axes.locator_params(axis=which, nbins=steps)  # type: ignore[arg-type]
+
+
+def round_log(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Round numbers, written out, and no others on a logarithmic axis, whose limits are set."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    steps = (1.0,) if high / low > 100 else (1.0, 3.0) if high / low > 12 else (1.0, 2.0, 5.0)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=steps, numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def short_number(value: float) -> str:
+    """``0.03``, ``30``, ``30 k``, ``30 M``, ``30 G``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def spread_apart(places: Sequence[float], gap: float) -> list[float]:
+    """Places moved as little as needed for neighbours to be ``gap`` apart, in the given order; for labels."""
+    order = np.argsort(places, kind="stable")
+    moved = np.array(places, np.float64)
+    for _ in range(200):
+        shifted = moved[order]
+        short = gap - np.diff(shifted)
+        if not (short > 1e-9 * gap).any():
+            break
+        push = np.where(short > 0, short / 2, 0.0)
+        shifted[1:] += push
+        shifted[:-1] -= push
+        moved[order] = shifted
+    return [float(value) for value in moved]
+
+
+def all_domains(records: SweepRecords) -> list[str]:
+    """Sources, then the other targets, in table order; their place gives their colour."""
+    return list(dict.fromkeys([*records.sources, *records.targets]))
+
+
+def arrow(source: str, target: str) -> str:
+    """``source → target``."""
+    return f"{source}{ARROW}{target}"
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """``+0.012``, a true minus below zero, and ``0.000`` without a sign."""
+    return plain(value, decimals) if f"{abs(value):.{decimals}f}".strip("0.") == "" else _with_sign(value, decimals)
+
+
+def plain(value: float, decimals: int = 3) -> str:
+    """``0.012`` with a true minus."""
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if text.strip("-0.") == "" else text.replace("-", MINUS)
+
+
+def _with_sign(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", MINUS)

@@ -1,0 +1,241 @@
+"""How trainings went: validation Dice, loss terms, and how strongly and in which direction each term pulled."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from gkd_bench.report.extras import Extras
+from gkd_bench.report.figures.axes import (
+    Looks,
+    band,
+    empty,
+    few_ticks,
+    legend,
+    plain,
+    round_log,
+    whole_ticks,
+    zero_line,
+)
+from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.names import counted, listed, method_title, span
+from gkd_bench.report.palette import DOMAIN_COLOURS, INK, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+_COLUMNS = 3
+_DICE = "val/dice"
+_LOSS, _RATIO, _COSINE = "loss/", "grad_ratio/", "grad_cosine/"
+Dash = Literal["-"] | tuple[int, tuple[float, ...]]
+_DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)))
+
+
+# --------------------------------------------------------------------------------------------- validation Dice
+
+
+def training_curves(records: SweepRecords, extras: Extras) -> Figure | None:
+    """Validation Dice by epoch, one panel per source, one line per method."""
+    frame = _epochs(records)
+    frame = frame[frame[_DICE].notna()] if _DICE in frame else frame.iloc[:0]
+    if frame.empty:
+        return None
+    methods = records.in_order(frame["method"].unique())
+    sources = [name for name in records.sources if name in set(frame["source"])]
+    with style():
+        looks, columns = Looks.of(records), min(_COLUMNS, len(sources))
+        rows = math.ceil(len(sources) / columns)
+        drawing, axes = panels(rows, columns, PAGE, 1.6 * rows + 0.5, share_y=True)
+        for one, source in zip(axes, sources, strict=False):
+            one.set_title(source)
+            one.grid(axis="y")
+            for method in methods:
+                _line(one, _of(frame, source, method), _DICE, looks.colour(method), "-", looks.marker(method))
+            whole_ticks(one)
+        empty(axes[len(sources) :])
+        few_ticks(axes[0], None, 5)
+        _labels(axes[: len(sources)], columns, "Dice, source validation")
+        legend(drawing, [looks.handle(method) for method in methods])
+        caption = (
+            f"Dice inside the field of view on validation images of the source after every epoch: mean over "
+            f"{_seeds(frame)}, band: range over seeds; higher is better. Final trainings only, trials of a search left out."
+        )
+        return finish(drawing, "training_curves", "health", "Validation Dice while training", caption, _dice_alt(frame))
+
+
+def _dice_alt(frame: pd.DataFrame) -> str:
+    last = frame.sort_values("epoch").groupby(["method", "source", "seed"])[_DICE].last()
+    texts = [
+        f"{method_title(str(method))} {plain(float(value))}"
+        for method, value in last.groupby(level="method").mean().items()
+    ]
+    return f"Lines of validation Dice by epoch, one panel per source. Means at the last epoch: {listed(texts)}."
+
+
+# ------------------------------------------------------------------------------------------- terms of the loss
+
+
+def loss_curves(records: SweepRecords, extras: Extras) -> Figure | None:
+    """Every term of the loss by epoch on a logarithmic scale; rows: methods, columns: sources."""
+    caption = (
+        "Mean of every unweighted term of the training loss per epoch, logarithmic scale; lower is better. Line: mean over "
+        "{seeds}; band: range over seeds. A term that stays flat is not learnt."
+    )
+    return _terms(records, (_LOSS,), ("",), "loss_terms", "Terms of the training loss", caption)
+
+
+def gradient_curves(records: SweepRecords, extras: Extras) -> Figure | None:
+    """How strongly every term pulls compared with cross-entropy, and in which direction."""
+    caption = (
+        "Gradient of every term of the loss compared with cross-entropy's, after every epoch. Ratio of norms (logarithmic "
+        "scale): far below 1, the term teaches next to nothing. Cosine: above zero it pulls the same way, below against. "
+        "Line: mean over {seeds}; band: range over seeds."
+    )
+    prefixes, labels = (_RATIO, _COSINE), ("gradient ratio", "gradient cosine")
+    return _terms(records, prefixes, labels, "gradient_terms", "Pull of every loss term", caption)
+
+
+def _terms(
+    records: SweepRecords, prefixes: Sequence[str], labels: Sequence[str], name: str, title: str, caption: str
+) -> Figure | None:
+    frame = _epochs(records)
+    terms = {
+        name.removeprefix(start) for start in prefixes for name in map(str, frame.columns) if name.startswith(start)
+    }
+    frame = (
+        frame.dropna(subset=[f"{prefixes[0]}{term}" for term in sorted(terms)], how="all") if terms else frame.iloc[:0]
+    )
+    if frame.empty:
+        return None
+    methods = records.in_order(frame["method"].unique())
+    rows = [(method, prefix, label) for method in methods for prefix, label in zip(prefixes, labels, strict=True)]
+    sources = [source for source in records.sources if source in set(frame["source"])]
+    looks = _term_looks(sorted(terms))
+    with style():
+        height = 1.0 * len(rows) + 0.6
+        drawing, axes = panels(len(rows), len(sources), PAGE, height, share_x=True)
+        for at, (method, prefix, label) in enumerate(rows):
+            row = axes[at * len(sources) : (at + 1) * len(sources)]
+            _term_row(row, frame, sources, method, prefix, looks)
+            row[0].set_ylabel("\n".join(filter(None, [textwrap.fill(method_title(method), 16), label])))
+        for one, source in zip(axes, sources, strict=False):
+            one.set_title(source)
+        for one in axes[-len(sources) :]:
+            whole_ticks(one)
+        drawing.supxlabel("epoch", fontsize=7, color=INK)
+        legend(drawing, _term_handles(looks))
+        alt = _terms_alt(frame, methods, prefixes[0], labels[0])
+        return finish(drawing, name, "health", title, caption.format(seeds=_seeds(frame)), alt)
+
+
+def _term_row(
+    axes: Sequence[Axes], frame: pd.DataFrame, sources: Sequence[str], method: str, prefix: str,
+    looks: Mapping[str, tuple[str, Dash]],
+) -> None:  # fmt: skip
+    for one, source in zip(axes, sources, strict=True):
+        one.grid(axis="y")
+        mine = _of(frame, source, method)
+        for term, (colour, dash) in looks.items():
+            if f"{prefix}{term}" in mine:
+                _line(one, mine, f"{prefix}{term}", colour, dash)
+    if prefix == _COSINE:
+        _same_limits(axes, -1.05, 1.05)
+        for one in axes:
+            zero_line(one)
+    else:
+        _same_log(axes)
+
+
+def _same_limits(axes: Sequence[Axes], low: float, high: float) -> None:
+    for one in axes:
+        one.set_ylim(low, high)
+        one.set_yticks([-1, 0, 1])
+        one.tick_params(labelleft=one is axes[0])
+
+
+def _same_log(axes: Sequence[Axes]) -> None:
+    """One logarithmic scale for a row, wide enough for all positive numbers in it."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for one in axes for line in one.lines] or [np.ones(1)])
+    positive = values[np.isfinite(values) & (values > 0)]
+    low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
+    for one in axes:
+        one.set_yscale("log")
+        one.set_ylim(low / 1.5, high * 1.5)
+        round_log(one, "y")
+        one.tick_params(labelleft=one is axes[0])
+
+
+def _term_looks(terms: Sequence[str]) -> dict[str, tuple[str, Dash]]:
+    """Colour and dashes of every term; cross-entropy and Dice loss, which all methods have, are black and grey."""
+    fixed = {"ce": INK, "dice": MUTED}
+    others = [term for term in terms if term not in fixed]
+    ordered = [*(term for term in fixed if term in terms), *others]
+    colours = {term: DOMAIN_COLOURS[at % 6] for at, term in enumerate(others)}
+    return {
+        term: ({**fixed, **colours}[term], _DASHES[at % len(_DASHES)] if term in others else "-")
+        for at, term in enumerate(ordered)
+    }
+
+
+def _term_handles(looks: Mapping[str, tuple[str, Dash]]) -> list[Artist]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=colour, linestyle=dash, label=term) for term, (colour, dash) in looks.items()]
+
+
+def _terms_alt(frame: pd.DataFrame, methods: Sequence[str], prefix: str, label: str) -> str:
+    last = frame[frame["epoch"] == frame.groupby(["method", "source", "seed"])["epoch"].transform("max")]
+    texts = []
+    for method in methods:
+        mine = last[last["method"] == method]
+        named = [str(name) for name in mine.columns if str(name).startswith(prefix) and mine[name].notna().any()]
+        values = [f"{name.removeprefix(prefix)} {float(mine[name].mean()):.3g}" for name in named]
+        if values:
+            texts.append(f"{method_title(method)}: {listed(values)}")
+    return f"Lines of {label or 'loss'} by epoch, a row per method, a column per source. Means at the last epoch: {'; '.join(texts)}."
+
+
+# -------------------------------------------------------------------------------------------------------- helpers
+
+
+def _epochs(records: SweepRecords) -> pd.DataFrame:
+    """Epochs of final trainings of networks that are scored."""
+    frame = records.final("epoch")
+    return frame[frame["kind"].isin(["teacher", "baseline", "distill"])] if len(frame) else frame
+
+
+def _of(frame: pd.DataFrame, source: str, method: str) -> pd.DataFrame:
+    return frame[(frame["source"] == source) & (frame["method"] == method)]
+
+
+def _line(axes: Axes, frame: pd.DataFrame, name: str, colour: str, dash: Dash, marker: str = "") -> None:
+    """Mean over seeds by epoch with the range of the seeds."""
+    by_epoch = frame.groupby("epoch", sort=True)[name].agg(["mean", "min", "max"]).dropna()
+    if by_epoch.empty:
+        return
+    x = [float(epoch) for epoch in by_epoch.index]
+    band(axes, x, list(by_epoch["min"]), list(by_epoch["max"]), colour)
+    few = len(x) <= 12
+    axes.plot(
+        x, by_epoch["mean"].to_numpy(), color=colour, linestyle=dash, marker=marker if few or len(x) == 1 else "",
+        markeredgecolor=INK, markeredgewidth=0.3, markersize=3,
+    )  # fmt: skip
+
+
+def _labels(axes: Sequence[Axes], columns: int, label: str) -> None:
+    for at, one in enumerate(axes):
+        if at % columns == 0:
+            one.set_ylabel(label)
+        one.set_xlabel("epoch")
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    seeds = span(frame.groupby(["method", "source"])["seed"].nunique())
+    return f"n = {counted(seeds, 'seed')}"

@@ -1,0 +1,98 @@
+"""What readers see for methods, metrics and their numbers; the catalogue of metrics says what each one means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gkd_bench.metrics.catalogue import METRICS
+from gkd_bench.report.cells import Column, Direction
+
+HEADLINE = "dice_fov"
+ALONE = "scratch"
+KD = "kd"
+TEACHER = "teacher"
+REFERENCES = (TEACHER, "baseline", ALONE)
+METHOD_TITLES = {
+    TEACHER: "teacher",
+    "baseline": "student before continuation",
+    ALONE: "student alone",
+    KD: "KD",
+    "gkd": "GKD",
+    "p-sae": "P-SAE",
+    "tan": "TAN (teacher)",
+    "san": "SAN (student)",
+    "student": "student",
+}
+MARKS_NOTE = "◦ in-domain (target = source), n/a: domain left out, -: not scored."
+_DECIMALS, _TIE = 3, 0.005
+
+
+def method_title(method: str) -> str:
+    """What readers see for a method; a variant is its method's title with the rest of its name."""
+    base, _, rest = method.partition("_")
+    if method in METHOD_TITLES:
+        return METHOD_TITLES[method]
+    return f"{METHOD_TITLES[base]} {rest.replace('_', ' ')}" if rest and base in METHOD_TITLES else method
+
+
+def metric_title(metric: str) -> str:
+    """What readers see for a metric, the unit and the region included."""
+    card = METRICS.get(bare(metric))
+    title = bare(metric) if card is None else f"{card.title}, {card.unit}" if card.unit else card.title
+    return f"{title} (field of view)" if metric.endswith("_fov") else f"{title} (whole image)"
+
+
+def short_title(metric: str) -> str:
+    """The metric's name and unit without the region, for headings that stand beside others of the same region."""
+    return metric_title(metric).rpartition(" (")[0].removesuffix(" (whole")
+
+
+def metric_direction(metric: str) -> Direction:
+    """Which way a metric is better, from the catalogue; ``none`` for a metric that has no card there."""
+    card = METRICS.get(bare(metric))
+    return "none" if card is None else "up" if card.higher_is_better else "down"
+
+
+def metric_decimals(metric: str) -> int:
+    """Decimals that readers see of a metric."""
+    card = METRICS.get(bare(metric))
+    return _DECIMALS if card is None else card.decimals
+
+
+def metric_tie(metric: str) -> float:
+    """Size of a difference below which it counts as a tie; 0 where no difference is too small to matter."""
+    card = METRICS.get(bare(metric))
+    return _TIE if card is None else card.tie
+
+
+def metric_column(key: str, title: str, metric: str, *, interval: bool = False, signed: bool = False) -> Column:
+    """A column of means of a metric, or of its signed differences."""
+    return Column(key, title, metric_direction(metric), True, metric_decimals(metric), signed, interval)
+
+
+def bare(metric: str) -> str:
+    """The name of a metric in the catalogue, without where it was measured."""
+    return metric.removeprefix("pooled/").removesuffix("_fov")
+
+
+def words(name: str) -> str:
+    """A name in plain words."""
+    return name.replace("_", " ")
+
+
+def span(values: Iterable[float]) -> str:
+    """Smallest to largest of some counts, or the one that all are."""
+    numbers = [int(value) for value in values]
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def counted(count: int | str, noun: str) -> str:
+    """A count with its noun, which gets its plural s."""
+    return f"{count} {noun}{'' if str(count) == '1' else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them: ``a, b and c``."""
+    *most, last = list(names)
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,109 @@
+"""A sweep's records on disk, read back, and several sweeps as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gkd_bench.errors import GkdBenchError
+from gkd_bench.report.archive import ORIGIN, RECORDS, SavedSweep, load_sweep_records, merged, save_sweep, sweep_folder
+from gkd_bench.report.frame import SweepRecords
+from gkd_bench.store.node import StageNode
+
+from .made_up import make_origin, make_records
+
+NODE = StageNode("distill", {"tile": 32}, 0, {"source": "stare@1"}, labels={"source": "stare", "method": "gkd"})
+
+
+def sweep(name: str, keep: Any = lambda record: True, change: Any = lambda record: {}, **origin: Any) -> SavedSweep:
+    records = [{**record, "sweep": name, **change(record)} for record in make_records() if keep(record)]
+    return SavedSweep(name, tuple(records), make_origin(**origin), (NODE,))
+
+
+def of_source(*sources: str) -> Any:
+    return lambda record: record.get("source") in (None, *sources)
+
+
+def other_model(*methods: str) -> Any:
+    """Records of these methods as if they had been trained in another way."""
+
+    def change(record: dict[str, Any]) -> dict[str, Any]:
+        if record.get("method") not in methods:
+            return {}
+        return {name: f"other-{record[name]}" for name in ("key", "model") if name in record}
+
+    return change
+
+
+def test_a_saved_sweep_is_read_back_equal(tmp_path: Path) -> None:
+    saved = sweep("one")
+    folder = save_sweep(saved, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [ORIGIN, RECORDS]
+    assert load_sweep_records("one", tmp_path) == saved
+
+
+def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(GkdBenchError, match="run a sweep first"):
+        load_sweep_records("two", tmp_path)
+    save_sweep(sweep("one"), tmp_path)
+    with pytest.raises(GkdBenchError, match="there are one"):
+        load_sweep_records("two", tmp_path)
+
+
+def test_a_torn_origin_says_what_to_do(tmp_path: Path) -> None:
+    save_sweep(sweep("one"), tmp_path)
+    (sweep_folder(tmp_path, "one") / ORIGIN).write_text('{"origin": ')
+    with pytest.raises(GkdBenchError, match="run the sweep's command again"):
+        load_sweep_records("one", tmp_path)
+
+
+def test_a_single_sweep_is_left_as_it_is() -> None:
+    one = sweep("one")
+    assert merged([one]) is one
+
+
+def test_sources_run_apart_give_the_tables_of_one_sweep() -> None:
+    parts = [sweep("a", of_source("chase_db1")), sweep("b", of_source("hrf", "stare"))]
+    both = merged(parts)
+    assert both.name == "a+b" and both.stages == (NODE,)
+    joined = SweepRecords.from_dicts(both.records, both.origin)
+    whole = SweepRecords.from_dicts(make_records(), make_origin())
+    assert joined.seed_scores.equals(whole.seed_scores)
+    assert len(joined.of("efficiency")) == len(whole.of("efficiency"))
+
+
+def test_equal_trainings_of_two_sweeps_count_once() -> None:
+    both = merged([sweep("a"), sweep("b")])
+    joined = SweepRecords.from_dicts(both.records, both.origin)
+    assert len(joined.of("image")) == len(SweepRecords.from_dicts(make_records()).of("image"))
+
+
+def test_a_method_trained_differently_stands_under_the_later_sweeps_name() -> None:
+    both = merged([sweep("a"), sweep("b", change=other_model("gkd"))])
+    records = SweepRecords.from_dicts(both.records, both.origin)
+    assert {"gkd", "gkd@b"} <= set(records.methods) and "kd@b" not in records.methods
+    assert {study for study in records.of("trial")["study"] if "stare" in study} == {"stare gkd", "stare gkd@b"}
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (sweep("b", change=other_model("teacher")), "teacher differs"),
+        (sweep("b", change=other_model("scratch")), "scratch differs"),
+        (sweep("b", rule="last"), "selection rules differ"),
+        (sweep("b", fingerprints={"stare": "other"}), "stare was prepared differently"),
+    ],
+)
+def test_sweeps_that_cannot_stand_in_one_table_are_refused(second: SavedSweep, words: str) -> None:
+    with pytest.raises(GkdBenchError, match=words):
+        merged([sweep("a"), second])
+
+
+def test_origins_are_joined() -> None:
+    first, second = sweep("a", of_source("stare"), sources=("stare",)), sweep("b", of_source("hrf"), sources=("hrf",))
+    origin = merged([first, replace(second, origin=replace(second.origin, command="run b"))]).origin
+    assert origin.sources == ("stare", "hrf")
+    assert origin.command.endswith("&& run b") and origin.sweep_yaml.count("name: made_up") == 2
