@@ -93,8 +93,8 @@ def smallest_words(verdicts: Sequence[Verdict]) -> str:
 
 
 def sentences(*parts: str) -> str:
-    """Parts as sentences with a capital letter, empty ones left out."""
-    whole = (f"{part[0].upper()}{part[1:]}" for part in parts if part)
+    """Parts as sentences, empty ones left out; a word gets a capital letter, a symbol like n does not."""
+    whole = (f"{part[0].upper()}{part[1:]}" if part[1:2].isalpha() else part for part in parts if part)
     return " ".join(part if part.endswith(".") else f"{part}." for part in whole)
 
 

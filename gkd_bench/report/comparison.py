@@ -141,11 +141,15 @@ def wins(evidence: Evidence, metric: str, method: str) -> tuple[int, int, int]:
     return better, len(gains) - better - worse, worse
 
 
-def significant(evidence: Evidence, metric: str, method: str) -> tuple[int, int, int]:
-    """Foreign pairs on which a method is significantly better, and worse, than the student alone, and all that were tested."""
+def significant(evidence: Evidence, metric: str, method: str, beyond_ties: bool = False) -> tuple[int, int, int]:
+    """Foreign pairs on which a method is significantly better, and worse, than the student alone, and all that were tested.
+
+    ``beyond_ties``: count only differences that are large enough to matter.
+    """
     found = evidence.gain_cells(metric)
     cells = [cell for key, cell in found.items() if key[2] == method and key[0] != key[1]]
-    better, worse = (sum(flag in cell.flags for cell in cells) for flag in ("better", "worse"))
+    counted = [cell for cell in cells if not (beyond_ties and "tie" in cell.flags)]
+    better, worse = (sum(flag in cell.flags for cell in counted) for flag in ("better", "worse"))
     return better, worse, len(cells)
 
 

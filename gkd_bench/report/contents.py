@@ -86,19 +86,19 @@ def answer(records: SweepRecords) -> str:
 
 
 def _judgement(evidence: Evidence, metric: str) -> Iterator[str]:
-    """Whether a method beats the student alone: on single foreign pairs by the tests, else by size, and on their mean."""
-    found = {name: comparison.significant(evidence, metric, name) for name in evidence.distilled}
+    """Whether a method beats the student alone by more than a tie: on foreign pairs by the tests, else by size, and on their mean."""
+    found = {name: comparison.significant(evidence, metric, name, beyond_ties=True) for name in evidence.distilled}
     tested = {name: counts for name, counts in found.items() if counts[2]}
     if not tested:
         return
     better = [f"{method_title(name)} on {counts[0]} of {counts[2]}" for name, counts in tested.items() if counts[0]]
     worse = [f"{method_title(name)} on {counts[1]} of {counts[2]}" for name, counts in tested.items() if counts[1]]
     if better:
-        yield f"Significantly better than the student alone ({_TESTED}): {listed(better)} foreign pairs{_on_average(evidence, metric)}."
+        yield f"Better than the student alone by more than a tie and significantly ({_TESTED}): {listed(better)} foreign pairs{_on_average(evidence, metric)}."
     else:
         yield f"{_without_significance(evidence, metric, tested)}{_on_average(evidence, metric)}."
     if worse:
-        yield f"Significantly worse: {listed(worse)}."
+        yield f"Worse in the same way: {listed(worse)}."
 
 
 def _without_significance(evidence: Evidence, metric: str, methods: Iterable[str]) -> str:
@@ -110,8 +110,8 @@ def _without_significance(evidence: Evidence, metric: str, methods: Iterable[str
         return f"No method beats the student alone on a foreign domain by more than a tie ({metric_tie(metric):g})"
     too_few = ", with so few test subjects none could be" if evidence.powerless(metric) else ""
     return (
-        f"No method is significantly better than the student alone on any foreign pair ({_TESTED}){too_few}; ahead by more than "
-        f"a tie ({metric_tie(metric):g}): {listed(named)} pairs"
+        f"No method beats the student alone by more than a tie ({metric_tie(metric):g}) and significantly ({_TESTED}) on any "
+        f"foreign pair{too_few}; ahead by more than a tie: {listed(named)} pairs"
     )
 
 

@@ -139,9 +139,8 @@ class SweepRecords:
         frame = frame[frame["trial"].isna()] if "trial" in frame else frame
         if "variant" not in frame or frame.empty:
             return frame
-        chosen = self.chosen_variants
-        wanted = [chosen.get(model, BEST) for model in frame["model"]]
-        return frame[frame["variant"] == wanted]
+        chosen = {str(model): self.chosen_variants.get(str(model), BEST) for model in frame["model"].unique()}
+        return frame[frame["variant"] == frame["model"].map(chosen)]
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:

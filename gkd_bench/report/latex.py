@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from gkd_bench.report.cells import Cell, Column, Flag, Table
 from gkd_bench.report.render import cell_text, heading, is_number_column
 
-WIDEST = 185  # characters side by side that are still readable on a landscape page
+WIDEST = 205  # characters side by side that are still readable on a landscape page
 LONGEST = 30  # rows of one part
 WRAPPED = 34  # characters from which a column of text gets lines
 _BODY_LINES = 42  # lines of all parts on one page, headings included
@@ -23,7 +23,7 @@ _SPECIAL = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
     "-": "{-}", "[": "{[}", "]": "{]}", "*": "{*}",
     "±": r"$\pm$", "≈": r"$\approx$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\u00d7": r"$\times$",
-    "◦": r"$\circ$", "▾": r"$\triangledown$", "†": r"\dag{}", "‡": r"\ddag{}", "✓": r"$\checkmark$", "≥": r"$\geq$",
+    "◦": r"$\circ$", "▾": r"$\blacktriangledown$", "†": r"\dag{}", "‡": r"\ddag{}", "✓": r"$\checkmark$", "≥": r"$\geq$",
     "≤": r"$\leq$", "\u2212": "$-$", "\u2013": "{--}", "\u2014": "{---}", "\u201c": "``", "\u201d": "''", "\u2019": "'", "\u2026": r"\ldots{}",
     "°": r"$^\circ$", "µ": r"$\mu$", "μ": r"$\mu$", "·": r"$\cdot$", "²": "$^2$", "³": "$^3$",
 }  # fmt: skip

@@ -86,7 +86,7 @@ def parent_note(records: SweepRecords, shown: Shown, limit: int = NOTE_LIMIT) ->
     Tables that do not fit are counted instead.
     """
     note, left_out = "", 0
-    for section in _sections(records, shown):
+    for section in map(_plain_angles, _sections(records, shown)):
         fits = len(note) + len(section) + 150 <= limit
         note, left_out = (f"{note}{section}\n", left_out) if fits else (note, left_out + 1)
     more = f"\n{counted(left_out, 'more section')} did not fit here; open `index.html` or `report.md` among the artifacts.\n"
@@ -108,14 +108,14 @@ def _sections(records: SweepRecords, shown: Shown) -> Iterator[str]:
     order = {section: place for place, section in enumerate(_NOTED)}
     chosen = sorted((table for table in shown.tables if table.section in order), key=lambda table: order[table.section])
     first = [table for table in chosen if table.section == "answer"]
-    yield from map(_noted, first)
+    yield from (to_markdown(table, 3) for table in first)
     yield from _warnings(records)
-    yield from (_noted(table) for table in chosen if table not in first)
+    yield from (to_markdown(table, 3) for table in chosen if table not in first)
 
 
-def _noted(table: Table) -> str:
-    """The table in Markdown; MLflow's reader takes ``<ins>`` for a block and would break the table at it, ``<u>`` not."""
-    return to_markdown(table, 3).replace("<ins>", "<u>").replace("</ins>", "</u>")
+def _plain_angles(markdown: str) -> str:
+    """Escaped angle brackets as entities: after a backslash and one of them MLflow shows no table any more."""
+    return markdown.replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def _warnings(records: SweepRecords) -> Iterator[str]:

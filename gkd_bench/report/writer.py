@@ -60,6 +60,11 @@ class ReportFiles:
     pictures: Mapping[str, Path]
     sweep: Path
 
+    def all(self) -> list[Path]:
+        """Every file."""
+        groups = (self.tables, self.latex, self.figures, self.pictures)
+        return [self.page, self.report, self.sweep, *(path for group in groups for path in group.values())]
+
 
 def write_report(
     records: SweepRecords, extras: Extras, out: Path, figures: Sequence[Figure] | None = None

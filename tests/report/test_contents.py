@@ -92,9 +92,9 @@ def test_answer_without_foreign_domains_says_so() -> None:
 
 def test_answer_counts_the_pairs_with_a_significant_gain_and_loss() -> None:
     said = answer(scored({"scratch": [START], "kd": ahead(-1.0), "gkd": ahead(1.0)}))
-    assert "Significantly better than the student alone" in said
+    assert "Better than the student alone by more than a tie and significantly" in said
     assert "GKD on 1 of 1 foreign pairs" in said
-    assert "Significantly worse: KD on 1 of 1." in said
+    assert "Worse in the same way: KD on 1 of 1." in said
 
 
 def test_answer_says_when_no_method_beats_a_tie() -> None:
@@ -102,9 +102,14 @@ def test_answer_says_when_no_method_beats_a_tie() -> None:
     assert "No method beats the student alone on a foreign domain by more than a tie (0.005)." in said
 
 
+def test_a_significant_gain_that_is_a_tie_is_no_gain() -> None:
+    said = answer(scored({"scratch": [START], "gkd": [[value + 0.001 for value in START]]}))
+    assert "No method beats the student alone on a foreign domain by more than a tie (0.005)." in said
+
+
 def test_answer_says_when_a_lead_cannot_be_told_from_chance() -> None:
     said = answer(scored({"scratch": [[0.5, 0.5]], "gkd": [[0.6, 0.6]]}))
-    assert "No method is significantly better than the student alone on any foreign pair" in said
+    assert "No method beats the student alone by more than a tie (0.005) and significantly" in said
     assert "with so few test subjects none could be" in said
     assert "GKD on 1 of 1" in said
 
@@ -112,3 +117,9 @@ def test_answer_says_when_a_lead_cannot_be_told_from_chance() -> None:
 @pytest.mark.parametrize("gain", [0.0, 1.0])
 def test_answer_never_speaks_of_the_paper(gain: float) -> None:
     assert "paper" not in answer(scored({"scratch": [START], "gkd": ahead(gain)}))
+
+
+def test_captions_keep_symbols_as_they_are(sweep_records: SweepRecords) -> None:
+    captions = " ".join(table.caption for table in page_tables(sweep_records))
+    assert "N = " not in captions
+    assert ".." not in captions

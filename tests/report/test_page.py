@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.contents import answer, page_tables
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.page.album import first_seeds, make_album, shrunk
+from gkd_bench.report.page.album import Album, first_seeds, make_album, shrunk
 from gkd_bench.report.page.heat import heat_data, shown_metrics
 from gkd_bench.report.page.html import html_page, warnings
 from gkd_bench.report.page.view import LONG_TABLE, figure_view, legend, table_sections, table_view
@@ -64,6 +65,13 @@ class Outline(HTMLParser):
 @pytest.fixture(scope="module")
 def records(made_up: list[Record]) -> SweepRecords:
     return SweepRecords.from_dicts(made_up, make_origin())
+
+
+@pytest.fixture(scope="module")
+def few(made_up: list[Record]) -> SweepRecords:
+    """Records without scores."""
+    costs = [one for one in made_up if one["record"] in ("cost", "epoch")]
+    return SweepRecords.from_dicts(costs, make_origin())
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +168,8 @@ def test_same_records_in_another_order_give_the_same_page(made_up: list[Record],
     assert html_page(again, page_tables(again), make_figures(), make_extras()) == page
 
 
-def test_page_of_records_without_scores_has_no_heat_map() -> None:
-    cost = [one for one in make_records() if one["record"] in ("cost", "epoch")]
-    records = SweepRecords.from_dicts(cost, make_origin())
-    page = html_page(records, page_tables(records), (), Extras())
+def test_page_of_records_without_scores_has_no_heat_map(few: SweepRecords) -> None:
+    page = html_page(few, page_tables(few), (), Extras())
     assert 'id="heat"' not in page and "No network was scored" in page
     assert Outline(page).open == []
 
@@ -364,6 +370,16 @@ def test_page_with_many_pictures_stays_within_its_budget(outline: Outline, page:
     assert [one["method"] for one in cell["fixed"]] == list(METHODS)
     assert all(one[part] in album["files"] for one in cell["worst"] for part in ("photo", "label", "found"))
     assert len(page) < 8e6
+
+
+def test_heavy_figures_leave_less_room_for_pictures(few: SweepRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int] = []
+    monkeypatch.setattr("gkd_bench.report.page.html.make_album", lambda _, budget: budgets.append(budget) or Album())
+    one = make_figures()[0]
+    heavy = tuple(replace(one, name=f"f{at}", svg=one.svg + b" " * 390_000) for at in range(4))
+    for figures in ((), heavy, heavy * 5):
+        html_page(few, (), figures, Extras())
+    assert budgets == [6_000_000, 8_000_000 - 1_000_000 - 4 * len(figure_view(heavy[0]).address), 1_500_000]
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", encode_png(np.zeros((4, 4), np.uint8))[:20]])

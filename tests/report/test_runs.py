@@ -2,26 +2,23 @@ from __future__ import annotations
 
 import json
 import random
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from gkd_bench.cluster.search import TrialState
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.runs import (
-    NODE_TAG,
-    TRIAL_TAG,
-    ChildRun,
-    Provenance,
-    child_runs,
-    legal_name,
-    parent_metrics,
-    parent_note,
-    sweep_files,
-    sweep_tags,
-)
+from gkd_bench.report.palette import METHOD_COLOURS
+from gkd_bench.report.runs import ChildRun, child_runs, finite, legal_name
+from gkd_bench.report.students import registered_name, selected_students
 
-from .made_up import Record, key_of
+from .made_up import DOMAINS, METHODS, SEEDS, STATES, Record, make_origin, model_key
+
+
+@pytest.fixture(scope="module")
+def children(sweep_records: SweepRecords) -> list[ChildRun]:
+    return child_runs(sweep_records)
 
 
 def named(children: list[ChildRun], name: str) -> ChildRun:
@@ -29,43 +26,126 @@ def named(children: list[ChildRun], name: str) -> ChildRun:
     return found
 
 
-def test_one_run_per_trial_and_per_final_training(sweep_records: SweepRecords) -> None:
-    children = child_runs(sweep_records)
-    assert sum(child.tag == TRIAL_TAG for child in children) == 3 * 4
-    assert sum(child.tag == NODE_TAG for child in children) == 4 * 3 * 3
-    assert len({(child.tag, child.identity) for child in children}) == len(children)
+def of(records: list[Record], **labels: Any) -> list[Record]:
+    return [record for record in records if all(record.get(name) == value for name, value in labels.items())]
 
 
-def test_final_training_shows_its_curves_and_its_scores_on_every_target(sweep_records: SweepRecords) -> None:
-    child = named(child_runs(sweep_records), "distill gkd hrf seed 0")
-    assert child.identity == key_of("distill", "gkd", "hrf", None, 0)
+def mean_dice(records: list[Record], **labels: Any) -> float:
+    """By hand: mean over images per subject, then over subjects."""
+    images = of(records, record="image", trial=None, variant="best", **labels)
+    subjects = {record["subject"] for record in images}
+    return float(np.mean([np.mean([r["dice_fov"] for r in images if r["subject"] == one]) for one in sorted(subjects)]))
+
+
+def test_one_run_per_trial_and_per_final_training(children: list[ChildRun]) -> None:
+    kinds = [child.tags["kind"] for child in children]
+    assert kinds.count("trial") == len(DOMAINS) * len(STATES)
+    assert kinds.count("final") == len(METHODS) * len(DOMAINS) * len(SEEDS)
+    assert len({child.identity for child in children}) == len({child.name for child in children}) == len(children)
+
+
+def test_final_training_shows_its_scores_by_target_and_their_foreign_mean(
+    made_up: list[Record], children: list[ChildRun]
+) -> None:
+    found = named(children, "hrf: KD, seed 1").finals
+    expected = {name: mean_dice(made_up, method="kd", source="hrf", seed=1, target=name) for name in DOMAINS}
+    for target, dice in expected.items():
+        assert found[f"dice/{target}"] == pytest.approx(dice, abs=1e-5)
+    assert found["in_domain/dice"] == found["dice/hrf"]
+    assert found["foreign/dice"] == pytest.approx((expected["chase_db1"] + expected["stare"]) / 2, abs=1e-5)
+    assert found["hd95/stare"] > found["hd95/hrf"]
+
+
+def test_names_sort_what_is_compared_first_and_what_is_rare_behind_it(children: list[ChildRun]) -> None:
+    names = sorted(named(children, "hrf: GKD, seed 0").finals)
+    assert {"cost/macs", "cost/latency_p50_ms", "cost/parameters", "fsd/stare", "foreign/hd95", "stressed/dice"} <= set(names)
+    assert "other/accuracy/stare" in names
+    assert not any(name.startswith("accuracy") for name in names)
+    assert names.index("dice/stare") < names.index("other/accuracy/stare")
+
+
+def test_final_training_shows_distance_stress_and_cost(made_up: list[Record], children: list[ChildRun]) -> None:
+    found = named(children, "hrf: GKD, seed 1").finals
+    space = {"record": "fsd", "method": "gkd", "source": "hrf", "seed": 1, "space": "aligned_own"}
+    distances = {name: of(made_up, **space, target=name)[0]["value"] for name in DOMAINS}
+    assert found["fsd/stare"] == pytest.approx(distances["stare"], rel=1e-4)
+    assert found["foreign/fsd"] == pytest.approx((distances["stare"] + distances["chase_db1"]) / 2, rel=1e-4)
+    stressed = of(made_up, record="stress", method="gkd", source="hrf", seed=1, corruption="noise")
+    assert found["stressed/dice_noise"] == pytest.approx(np.mean([record["dice"] for record in stressed]), abs=1e-5)
+    (cost,) = of(made_up, record="efficiency", role="student")
+    assert (found["cost/macs"], found["cost/parameters"]) == (cost["macs"], cost["parameters"])
+    assert named(children, "hrf: teacher, seed 1").finals["cost/parameters"] == 490_000
+    assert found["cost/train_seconds"] == 13.5
+
+
+def test_final_training_shows_its_curves(children: list[ChildRun]) -> None:
+    child = named(children, "hrf: GKD, seed 0")
+    assert child.identity == model_key("gkd", "hrf", 0)
     curve = [(point.epoch, point.value) for point in child.curves if point.name == "val/dice"]
     assert curve == [(epoch, pytest.approx(0.74 - 0.3 / epoch)) for epoch in (1, 2, 3, 4)]
-    scores = sweep_records.seed_scores.set_index(["source", "target", "method", "seed"])["dice_fov"]
-    for target in ("chase_db1", "hrf", "stare"):
-        assert child.finals[f"test/{target}/dice"] == pytest.approx(scores["hrf", target, "gkd", 0])
-    assert child.finals["test/stare/fsd_domain_aligned"] == pytest.approx(0.6, abs=0.1)
-    assert (child.seconds, child.finals["cost/parameters"]) == (12.5, 17000)
-    assert child.tags["gkd.source"] == "hrf"
+    assert {point.name for point in child.curves} >= {"loss/ce", "loss/intra", "grad_ratio/intra"}
+    assert child.seconds == 12.5
 
 
-def test_trial_shows_parameters_objective_and_how_it_ended(sweep_records: SweepRecords) -> None:
-    children = child_runs(sweep_records)
-    stopped = named(children, "trial hrf/gkd 1")
-    assert (stopped.status, stopped.identity) == ("KILLED", "hrf/gkd/1")
+def test_labels_group_runs_and_colour_them_by_method(children: list[ChildRun]) -> None:
+    tags = named(children, "hrf: GKD, seed 1").tags
+    expected = {"source": "hrf", "method": "GKD", "model": "hrf, GKD", "seed": "1", "stage": "distill", "rule": "source_val"}
+    assert expected.items() <= tags.items()
+    assert tags["mlflow.runColor"] == METHOD_COLOURS["gkd"]
+    assert "trained on hrf only" in tags["mlflow.note.content"]
+
+
+def test_selected_is_the_best_validation_student_of_each_source(
+    made_up: list[Record], children: list[ChildRun], sweep_records: SweepRecords
+) -> None:
+    marked = {child.tags["source"]: child.identity for child in children if child.tags["selected"] == "yes"}
+    for source in DOMAINS:
+        pool = [r for r in of(made_up, record="candidate", source=source, trial=None) if r["method"] in METHODS[2:]]
+        assert marked[source] == max(pool, key=lambda record: record["val_dice"])["model"]
+    assert marked == {source: one.model for source, one in selected_students(sweep_records).items()}
+
+
+def test_selection_reads_no_target(made_up: list[Record], sweep_records: SweepRecords) -> None:
+    rng = random.Random(0)
+    scrambled = [{**r, "dice_fov": rng.random()} if r["record"] == "image" else r for r in made_up]
+    assert selected_students(SweepRecords.from_dicts(scrambled)) == selected_students(sweep_records)
+
+
+def test_selection_follows_the_rule_of_the_sweep(made_up: list[Record]) -> None:
+    favoured = model_key("scratch", "hrf", 2)
+    changed = [
+        {**r, "val_dice_stressed": 0.99} if r["record"] == "candidate" and r["model"] == favoured else r for r in made_up
+    ]
+    records = SweepRecords.from_dicts(changed, make_origin(rule="source_val_stressed"))
+    assert selected_students(records)["hrf"].model == favoured
+
+
+def test_registered_names_hold_no_path(sweep_records: SweepRecords) -> None:
+    assert registered_name("cross/2:a", "hrf") == "gkd_bench.cross_2_a.hrf"
+
+
+def test_trial_shows_parameters_objectives_and_how_it_ended(children: list[ChildRun]) -> None:
+    stopped = named(children, "hrf: GKD, trial 1")
+    assert (stopped.status, stopped.identity, stopped.tags["trial"]) == ("KILLED", "hrf gkd/1", "1")
     assert stopped.params == {"methods.gkd.intra": "0.2", "methods.gkd.cross": "0.3"}
     assert stopped.finals == {}
     assert [point.epoch for point in stopped.curves] == [1, 2]
-    complete = named(children, "trial hrf/gkd 0")
-    assert (complete.status, complete.finals) == ("FINISHED", {"objective": pytest.approx(0.6)})
+    complete = named(children, "hrf: GKD, trial 0")
+    assert complete.status == "FINISHED"
+    assert complete.finals["objective/source_val"] == pytest.approx(0.6)
+    assert complete.finals["objective/stress_fsd"] == pytest.approx(3.0)
 
 
-def test_failed_trial_is_a_failed_run_that_says_why(sweep_records: SweepRecords) -> None:
-    children = child_runs(sweep_records)
-    failed = named(children, "trial hrf/gkd 2")
-    assert (failed.status, failed.tags["gkd.state"]) == ("FAILED", "failed")
-    assert failed.tags["gkd.cause"] == "its loss is not finite"
-    assert "gkd.cause" not in named(children, "trial hrf/gkd 1").tags
+def test_trial_shows_nothing_of_a_target(children: list[ChildRun]) -> None:
+    starts = {name.partition("/")[0] for child in children if child.tags["kind"] == "trial" for name in child.finals}
+    assert starts == {"objective", "source_val", "stressed"}
+
+
+def test_failed_trial_is_a_failed_run_that_says_why(children: list[ChildRun]) -> None:
+    failed = named(children, "hrf: GKD, trial 2")
+    assert (failed.status, failed.tags["state"]) == ("FAILED", "failed")
+    assert failed.tags["cause"] == "its loss is not finite"
+    assert "cause" not in named(children, "hrf: GKD, trial 1").tags
 
 
 @pytest.mark.parametrize("state", get_args(TrialState))
@@ -74,30 +154,46 @@ def test_every_way_a_search_ends_a_trial_ends_its_run(made_up: list[Record], sta
     assert "RUNNING" not in {child.status for child in child_runs(SweepRecords.from_dicts(trials))}
 
 
-def test_settings_of_a_stage_become_flat_parameters(sweep_records: SweepRecords) -> None:
-    key = key_of("distill", "gkd", "hrf", None, 0)
-    children = child_runs(sweep_records, {key: {"optimiser": {"lr": 0.001, "name": "adam"}, "views": ["strong"]}})
-    params = named(children, "distill gkd hrf seed 0").params
+def test_settings_of_the_origin_become_flat_parameters(made_up: list[Record]) -> None:
+    key = model_key("gkd", "hrf", 0)
+    settings = {key: {"optimiser": {"lr": 0.001, "name": "adam"}, "views": ["strong"]}}
+    records = SweepRecords.from_dicts(made_up, make_origin(settings=settings))
+    params = named(child_runs(records), "hrf: GKD, seed 0").params
     assert params["optimiser.lr"] == "0.001"
     assert params["optimiser.name"] == "adam"
     assert json.loads(params["views"]) == ["strong"]
 
 
+def test_networks_that_others_are_built_on_are_kept_apart(made_up: list[Record]) -> None:
+    (template,) = of(made_up, record="cost", method="gkd", source="hrf", seed=0)
+    part = {**template, "kind": "alignment", "method": "tan", "key": "ab" * 12, "model": "ab" * 12}
+    measured = {**part, "kind": "stress", "key": "cd" * 12}
+    children = child_runs(SweepRecords.from_dicts([*made_up, part, measured]))
+    (found,) = [child for child in children if child.tags["kind"] == "part"]
+    assert found.name == "hrf: TAN (teacher) (alignment), seed 0"
+    assert not any(name.startswith(("dice", "foreign")) for name in found.finals)
+    assert "cd" * 12 not in {child.identity for child in children}
+
+
 def test_scores_without_records_of_their_training_are_still_shown(made_up: list[Record]) -> None:
-    kept = [record for record in made_up if record["record"] in ("image", "fsd")]
+    kept = [record for record in made_up if record["record"] in ("image", "fsd", "candidate")]
     children = child_runs(SweepRecords.from_dicts(kept))
-    assert len(children) == 4 * 3 * 3
-    assert named(children, "evaluate gkd hrf seed 0").finals["test/hrf/dice"] == pytest.approx(0.74, abs=0.05)
+    assert len(children) == len(METHODS) * len(DOMAINS) * len(SEEDS)
+    assert named(children, "hrf: GKD, seed 0").finals["dice/hrf"] == pytest.approx(0.74, abs=0.05)
 
 
 def test_undefined_and_infinite_values_are_left_out(made_up: list[Record]) -> None:
-    key = key_of("distill", "gkd", "hrf", None, 0)
+    key = model_key("kd", "hrf", 0)
     changed = [
         {**record, "val/dice": float("nan"), "loss/ce": float("inf")} if record["key"] == key else record
         for record in made_up
     ]
-    child = named(child_runs(SweepRecords.from_dicts(changed)), "distill gkd hrf seed 0")
-    assert {point.name for point in child.curves} == {"grad_cosine/intra"}
+    assert named(child_runs(SweepRecords.from_dicts(changed)), "hrf: KD, seed 0").curves == ()
+
+
+def test_fractions_are_shortened_and_counts_are_not() -> None:
+    shown = finite({"dice": 0.7234567, "macs": 73_512_345, "none": None, "nan": float("nan"), "a->b": 1e-9})
+    assert shown == {"dice": 0.72346, "macs": 73_512_345, "a-to-b": 1e-9}
 
 
 def test_digests_do_not_depend_on_the_order_of_records_but_on_their_values(made_up: list[Record]) -> None:
@@ -116,35 +212,3 @@ def test_digests_do_not_depend_on_the_order_of_records_but_on_their_values(made_
 )  # fmt: skip
 def test_names_are_made_legal(text: str, name: str) -> None:
     assert legal_name(text) == name
-
-
-def test_parent_has_the_headline_of_every_cell(sweep_records: SweepRecords) -> None:
-    metrics = parent_metrics(sweep_records)
-    assert len(metrics) == 3 * 3 * 4
-    assert metrics["hrf-to-stare/gkd/dice"] == pytest.approx(0.64, abs=0.02)
-
-
-def test_note_opens_with_the_answer_and_is_never_cut(sweep_records: SweepRecords) -> None:
-    note = parent_note(sweep_records)
-    assert note.startswith(
-        "**Mean Dice (field of view) over 6 foreign source -\\> target pairs, n = 18 (source, target, seed) rows"
-    )
-    assert "student alone" in note
-    assert len(note) < 8000
-    short = parent_note(sweep_records, 2500)
-    assert len(short) <= 2500
-    assert "sections did not fit" in short
-    assert all(line.endswith("|") for line in short.splitlines() if line.startswith("|"))
-
-
-def test_files_of_the_sweep_and_the_tag_that_makes_tables_of_them(sweep_records: SweepRecords) -> None:
-    origin = Provenance("name: made_up\n", "gkd-bench sweep x.yaml", "2 cores", {"stare": "abc"})
-    files = sweep_files(sweep_records, origin, {"hrf": b"png"})
-    assert files["overlays/hrf.png"] == b"png"
-    assert json.loads(files["provenance.json"])["data_fingerprints"] == {"stare": "abc"}
-    tags = sweep_tags(sweep_records, origin, list(files))
-    listed = [entry["path"] for entry in json.loads(tags["mlflow.loggedArtifacts"])]
-    assert "tables/triple.json" in listed
-    assert {path.replace("tables/", "csv/").replace(".json", ".csv") for path in listed} <= set(files)
-    assert set(listed) <= set(files)
-    assert tags["gkd.data.stare"] == "abc"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -16,167 +16,219 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.tracking import (
-    Backend,
-    Provenance,
-    Tracked,
-    resolve_backend,
-    ui_command,
-    write_tracking,
-)
+from gkd_bench.report import tracking
+from gkd_bench.report.backend import Backend, Tracked, client_of, resolve_backend
+from gkd_bench.report.frame import Origin, SweepRecords
+from gkd_bench.report.tracking import write_tracking
+from gkd_bench.report.views import decode_state
 
-from .made_up import Record
+from .made_up import Record, make_origin, model_key
+from .mlflow_help import new_backend, shown, small
 
-PROVENANCE = Provenance("name: made_up\n", "gkd-bench sweep made_up.yaml", "2 cores", {"stare": "abc123"})
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-PICTURES = {"gkd-hrf": b"\x89PNG"}
+RUNS = 3 * 2 + 3  # trainings and trials of a small sweep
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    return resolve_backend(None, tmp_path_factory.mktemp("results"))
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    return new_backend(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
-def first_connections(fresh: Backend) -> list[tuple[int, str]]:
-    """Exit code and experiment id of two processes that open a fresh database at the same time."""
-    code = (
-        "import sys; from gkd_bench.report.tracking import Backend, initialise\n"
-        "print(initialise(Backend(sys.argv[1], sys.argv[2]), 'first'))"
-    )
-    words = [sys.executable, "-c", code, fresh.uri, str(fresh.artifacts)]
-    workers = [subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) for _ in range(2)]
-    answers = [worker.communicate(timeout=120)[0] for worker in workers]
-    return [(worker.returncode, answer.strip()) for worker, answer in zip(workers, answers, strict=True)]
+def few(made_up: list[Record]) -> list[Record]:
+    return small(made_up)
 
 
 @pytest.fixture(scope="module")
-def backend(fresh: Backend, first_connections: list[tuple[int, str]]) -> Backend:
-    return fresh
+def written(few: list[Record], backend: Backend) -> Tracked:
+    return write(few, backend, "written")
 
 
-@pytest.fixture(scope="module")
-def small(made_up: list[Record]) -> list[Record]:
-    """One source, two seeds, a trial of every state."""
-    kept = [record for record in made_up if record["source"] == "hrf" and record["seed"] < 2]
-    return [record for record in kept if record.get("trial") in (None, 0, 1, 2)]
+def write(
+    records: list[Record], backend: Backend, experiment: str, origin: Origin | None = None, **changes: Any
+) -> Tracked:
+    found = SweepRecords.from_dicts(records, origin or make_origin())
+    return write_tracking(found, backend, experiment, replace(shown(), **changes))
 
 
-def client_of(backend: Backend) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=backend.uri)
+def runs_of(backend: Backend, tracked: Tracked) -> list[Any]:
+    return list(client_of(backend).search_runs([tracked.experiment_id], max_results=1000))
 
 
-def write(records: list[Record], backend: Backend, experiment: str, **changes: Any) -> Tracked:
-    arguments = {"provenance": PROVENANCE, "pictures": PICTURES, **changes}
-    return write_tracking(SweepRecords.from_dicts(records), backend, experiment, **arguments)
+def child(backend: Backend, tracked: Tracked, name: str) -> Any:
+    (found,) = [run for run in runs_of(backend, tracked) if run.info.run_name == name]
+    return found
 
 
 def load_table(tracked: Tracked, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """As MLflow's viewer finds it; ``load_table`` asks the process-wide store, not the client's."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", backend.uri)
-    return client_of(backend).load_table(tracked.experiment_id, "tables/triple.json", [tracked.run_id])
+    return client_of(backend).load_table(tracked.experiment_id, "mlflow_tables/triple.json", [tracked.run_id])
 
 
 def snapshot(backend: Backend, tracked: Tracked) -> dict[str, Any]:
     """Everything the database says about an experiment, histories included."""
     client = client_of(backend)
-    runs = client.search_runs([tracked.experiment_id], max_results=1000)
     return {
         run.info.run_id: (run.data.tags, run.data.params,
                           {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics},
                           run.info.status, run.info.end_time)
-        for run in runs
+        for run in runs_of(backend, tracked)
     }  # fmt: skip
 
 
-def test_written_sweep_reads_back_as_parent_and_children(small: list[Record], backend: Backend) -> None:
-    tracked = write(small, backend, "reads_back")
-    client = client_of(backend)
-    runs = client.search_runs([tracked.experiment_id], max_results=1000)
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == tracked.run_id]
-    assert tracked.warning is None
-    assert len(runs) == tracked.written == 1 + len(children) == 1 + 4 * 2 + 3
-    (child,) = [run for run in children if run.info.run_name == "distill gkd hrf seed 1"]
-    assert child.data.metrics["test/stare/dice"] == pytest.approx(0.64, abs=0.05)
-    history = client.get_metric_history(child.info.run_id, "val/dice")
+def test_written_sweep_reads_back_as_parent_and_children(written: Tracked, backend: Backend) -> None:
+    runs = runs_of(backend, written)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == written.run_id]
+    assert written.warning is None
+    assert len(runs) == written.written == 1 + len(children) == 1 + RUNS
+    run = child(backend, written, "hrf: GKD, seed 1")
+    assert run.data.metrics["dice/stare"] == pytest.approx(0.64, abs=0.05)
+    assert (run.data.tags["source"], run.data.tags["method"], run.data.tags["seed"]) == ("hrf", "GKD", "1")
+    history = client_of(backend).get_metric_history(run.info.run_id, "val/dice")
     assert [(point.step, point.value) for point in history] == [
         (e, pytest.approx(0.74 - 0.3 / e)) for e in (1, 2, 3, 4)
     ]
-    assert child.info.end_time - child.info.start_time == 13_500
-    states = {run.data.tags["gkd.trial"]: run.info.status for run in children if "gkd.trial" in run.data.tags}
-    assert states == {"hrf/gkd/0": "FINISHED", "hrf/gkd/1": "KILLED", "hrf/gkd/2": "FAILED"}
+    assert run.info.end_time - run.info.start_time == 13_500
+    states = {run.data.tags["trial"]: run.info.status for run in children if run.data.tags["kind"] == "trial"}
+    assert states == {"0": "FINISHED", "1": "KILLED", "2": "FAILED"}
 
 
-def test_parent_opens_on_its_note_and_carries_tables_and_pictures(
-    small: list[Record], backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_runs_are_found_by_what_they_are(written: Tracked, backend: Backend) -> None:
+    query = "tags.sweep = 'made_up' AND tags.kind = 'final' AND tags.source = 'hrf' AND tags.method = 'GKD'"
+    order = ["metrics.`foreign/dice` DESC"]
+    found = client_of(backend).search_runs([written.experiment_id], query, order_by=order)
+    assert len(found) == 2
+    assert found[0].data.metrics["foreign/dice"] >= found[1].data.metrics["foreign/dice"]
+
+
+def test_parent_opens_on_its_note_and_carries_tables_files_and_data(
+    written: Tracked, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked = write(small, backend, "parent")
     client = client_of(backend)
-    parent = client.get_run(tracked.run_id)
-    assert "| hrf | stare |" in parent.data.tags["mlflow.note.content"]
-    assert parent.data.tags["gkd.data.stare"] == "abc123"
-    table = load_table(tracked, backend, monkeypatch)
-    assert list(table["target"]) == ["chase_db1", "hrf ◦", "stare"]
-    picture = client.download_artifacts(tracked.run_id, "overlays/gkd-hrf.png", str(tmp_path))
-    assert Path(picture).read_bytes() == PICTURES["gkd-hrf"]
-    assert Path(client.download_artifacts(tracked.run_id, "sweep.yaml", str(tmp_path))).read_text() == "name: made_up\n"
+    parent = client.get_run(written.run_id)
+    assert parent.data.tags["mlflow.note.content"].startswith("**GKD is best.**")
+    assert list(load_table(written, backend, monkeypatch)["target"]) == ["stare"]
+    for path, content in shown().files.items():
+        assert Path(client.download_artifacts(written.run_id, path, str(tmp_path))).read_bytes() == content
+    inputs = {(one.dataset.name, one.tags[0].value) for one in parent.inputs.dataset_inputs}
+    assert inputs == {("hrf", "source"), ("stare", "target"), ("chase_db1", "target")}
+    assert parent.data.metrics["foreign/gkd/dice"] == pytest.approx(0.64, abs=0.05)
 
 
-def test_second_call_adds_nothing(small: list[Record], backend: Backend) -> None:
-    first = write(small, backend, "twice")
+def test_views_are_saved_in_the_experiment_and_the_first_is_linked(written: Tracked, backend: Backend) -> None:
+    tags = client_of(backend).get_experiment(written.experiment_id).tags
+    saved = {key: value for key, value in tags.items() if key.startswith("mlflow.sharedViewState.")}
+    assert len(saved) == 4
+    assert f"mlflow.sharedViewState.{written.view}" in saved
+    states = [decode_state(json.loads(value)["state"]) for value in saved.values()]
+    assert all("tags.sweep = 'made_up'" in state["searchFilter"] for state in states)
+
+
+def test_views_that_are_no_more_are_removed(few: list[Record], backend: Backend) -> None:
+    first = write(few, backend, "shrunk")
+    write([record for record in few if record["record"] != "trial"], backend, "shrunk")
+    tags = client_of(backend).get_experiment(first.experiment_id).tags
+    assert not any(key.endswith("-search") for key in tags)
+
+
+def test_unknown_version_of_mlflow_gets_no_views(
+    few: list[Record], backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "supported", lambda version: False)
+    tracked = write(few, backend, "unknown_version")
+    assert (tracked.view, tracked.warning, tracked.written) == (None, None, 1 + RUNS)
+
+
+def test_failing_views_cost_a_warning_and_no_run(
+    few: list[Record], backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> dict[str, str]:
+        raise ValueError("no such state")
+
+    monkeypatch.setattr(tracking, "view_tags", fail)
+    tracked = write(few, backend, "failing_views")
+    assert tracked.written == 1 + RUNS
+    assert tracked.warning is not None and "no such state" in tracked.warning
+
+
+def test_second_call_adds_nothing(few: list[Record], backend: Backend) -> None:
+    first = write(few, backend, "twice")
     before = snapshot(backend, first)
-    second = write(small, backend, "twice")
+    second = write(few, backend, "twice")
     assert (second.run_id, second.written) == (first.run_id, 0)
     assert snapshot(backend, first) == before
 
 
-def test_interrupted_write_is_completed_without_duplicates(small: list[Record], backend: Backend) -> None:
-    first = write(small, backend, "interrupted")
+def test_interrupted_write_is_completed_without_duplicates(few: list[Record], backend: Backend) -> None:
+    first = write(few, backend, "interrupted")
     before = snapshot(backend, first)
     client = client_of(backend)
     for run_id in before:
         client.delete_tag(run_id, "gkd.digest")
-    again = write(small, backend, "interrupted")
+    again = write(few, backend, "interrupted")
     assert again.written == len(before)
     after = snapshot(backend, first)
     assert {run: parts[:3] for run, parts in after.items()} == {run: parts[:3] for run, parts in before.items()}
 
 
 def test_extended_sweep_adds_its_runs_and_brings_the_tables_up_to_date(
-    small: list[Record], backend: Backend, monkeypatch: pytest.MonkeyPatch
+    few: list[Record], backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = write([record for record in small if record["method"] != "kd"], backend, "extended")
-    second = write(small, backend, "extended", provenance=replace(PROVENANCE, sweep_yaml="name: made_up\n# more\n"))
+    first = write([record for record in few if record["method"] != "scratch"], backend, "extended")
+    second = write(few, backend, "extended", tables=shown(rows=3).tables)
     assert second.run_id == first.run_id
     assert second.written == 1 + 2
-    table = load_table(second, backend, monkeypatch)
-    assert len(table) == 3
-    assert "KD ↑" in table
-    client = client_of(backend)
-    assert "hrf-to-stare/kd/dice" in client.get_run(second.run_id).data.metrics
+    assert len(load_table(second, backend, monkeypatch)) == 3
+    assert "hrf-to-stare/scratch/dice" in client_of(backend).get_run(second.run_id).data.metrics
 
 
-def test_more_points_and_parameters_than_one_request_takes(small: list[Record], backend: Backend) -> None:
-    epochs = [record for record in small if record["record"] == "epoch" and record["kind"] == "teacher"]
+def test_changed_choice_of_student_moves_the_mark(few: list[Record], backend: Backend) -> None:
+    first = write(few, backend, "moved")
+    favoured = model_key("scratch", "hrf", 1)
+    better = [{**r, "val_dice": 0.99} if r["record"] == "candidate" and r["model"] == favoured else r for r in few]
+    write(better, backend, "moved")
+    marked = [run.info.run_name for run in runs_of(backend, first) if run.data.tags.get("selected") == "yes"]
+    assert marked == ["hrf: student alone, seed 1"]
+
+
+def test_more_points_and_parameters_than_one_request_takes(few: list[Record], backend: Backend) -> None:
+    epochs = [record for record in few if record["record"] == "epoch" and record["kind"] == "teacher"]
     many = [{**epochs[0], "epoch": epoch, "val/dice": epoch / 1000} for epoch in range(1, 1001)]
     settings = {epochs[0]["key"]: {f"setting_{number}": number for number in range(150)}}
-    tracked = write(many, backend, "many", settings=settings)
-    client = client_of(backend)
-    (child,) = [run for run in client.search_runs([tracked.experiment_id]) if "gkd.node" in run.data.tags]
-    assert len(client.get_metric_history(child.info.run_id, "val/dice")) == 1000
-    assert child.data.params["setting_149"] == "149"
+    tracked = write(many, backend, "many", make_origin(settings=settings))
+    run = child(backend, tracked, f"hrf: teacher, seed {epochs[0]['seed']}")
+    assert len(client_of(backend).get_metric_history(run.info.run_id, "val/dice")) == 1000
+    assert run.data.params["setting_149"] == "149"
+
+
+@pytest.fixture(scope="module")
+def first_connections(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, list[tuple[int, str]]]:
+    """Exit code and experiment id of two processes that open a fresh database at the same time."""
+    fresh = resolve_backend(None, tmp_path_factory.mktemp("fresh"))
+    code = (
+        "import sys; from gkd_bench.report.backend import Backend, initialise\n"
+        "print(initialise(Backend(sys.argv[1], sys.argv[2]), 'first'))"
+    )
+    words = [sys.executable, "-c", code, fresh.uri, str(fresh.artifacts)]
+    workers = [subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) for _ in range(2)]
+    answers = [worker.communicate(timeout=200)[0] for worker in workers]
+    return fresh, [(worker.returncode, answer.strip()) for worker, answer in zip(workers, answers, strict=True)]
+
+
+def test_processes_that_start_at_once_make_one_database(
+    first_connections: tuple[Backend, list[tuple[int, str]]],
+) -> None:
+    assert first_connections[1] == [(0, "1"), (0, "1")]
 
 
 def test_experiment_keeps_its_files_beside_the_database_whatever_the_working_directory(
-    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Tracked, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    experiment = client_of(backend).get_experiment_by_name("first")
-    database = Path(backend.uri.removeprefix("sqlite:///"))
-    assert experiment.artifact_location == (database.parent / "mlartifacts").as_uri()
+    experiment = client_of(backend).get_experiment(written.experiment_id)
+    assert backend.database is not None
+    assert experiment.artifact_location == (backend.database.parent / "mlartifacts").as_uri()
     assert not list(tmp_path.iterdir())
 
 
@@ -189,14 +241,14 @@ def test_relative_database_is_resolved_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_server_that_is_down_is_one_warning_and_costs_no_time(
-    small: list[Record], caplog: pytest.LogCaptureFixture
+    few: list[Record], caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start = time.perf_counter()
     with caplog.at_level(logging.WARNING, logger="gkd_bench"):
-        tracked = write(small, resolve_backend(f"http://user:secret@127.0.0.1:{port}", Path()), "down")
+        tracked = write(few, resolve_backend(f"http://user:secret@127.0.0.1:{port}", Path()), "down")
     assert time.perf_counter() - start < 10
     assert tracked.run_id is None
     assert tracked.warning is not None
@@ -207,32 +259,13 @@ def test_server_that_is_down_is_one_warning_and_costs_no_time(
     ]
 
 
-def test_deleted_experiment_is_a_warning_that_says_how_to_restore_it(small: list[Record], backend: Backend) -> None:
+def test_deleted_experiment_is_a_warning_that_says_how_to_restore_it(few: list[Record], backend: Backend) -> None:
     client = client_of(backend)
     number = client.create_experiment("deleted", artifact_location=backend.artifacts)
     client.delete_experiment(number)
-    warning = write(small, backend, "deleted").warning
+    warning = write(few, backend, "deleted").warning
     assert warning is not None
     assert f"mlflow experiments restore -x {number}" in warning
-
-
-def test_processes_that_start_at_once_make_one_database(first_connections: list[tuple[int, str]]) -> None:
-    assert first_connections == [(0, "1"), (0, "1")]
-
-
-def test_dashboard_command_is_loopback_only_and_its_link_opens_the_runs() -> None:
-    shown = ui_command(Backend("sqlite:////my results/mlflow.db", None), "3", "abc", port=5077)
-    words = shlex.split(shown.command)
-    assert words[words.index("--backend-store-uri") + 1] == "sqlite:////my results/mlflow.db"
-    assert words[words.index("--host") + 1] == "127.0.0.1"
-    assert shown.link == "http://127.0.0.1:5077/#/experiments/3/runs?workflowType=machine_learning"
-    assert shown.run_link == "http://127.0.0.1:5077/#/experiments/3/runs/abc?workflowType=machine_learning"
-
-
-def test_dashboard_of_a_server_needs_no_command_and_shows_no_password() -> None:
-    shown = ui_command(Backend("http://user:secret@host:80", None))
-    assert shown.command == ""
-    assert "secret" not in shown.link
 
 
 def test_importing_the_writer_does_not_import_mlflow() -> None:

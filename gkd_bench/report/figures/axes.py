@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import method_title
 from gkd_bench.report.palette import INK, MUTED, RULE, method_colours, method_markers
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
 ARROW = " \N{RIGHTWARDS ARROW} "
 MINUS = "\N{MINUS SIGN}"
+_LETTER, _HANDLE = 0.062, 0.5
+"""Inches: a letter of a label, and what a legend adds to a label."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,33 @@ def key(
     )  # fmt: skip
 
 
-def legend(drawing: Drawing, handles: Sequence[Artist], columns: int = 6) -> None:
-    """A legend in the order of reading above all panels."""
+def legend(drawing: Drawing, handles: Sequence[Artist], most: int = 6) -> None:
+    """A legend in the order of reading above all panels, in as many columns as fit."""
     if handles:
-        rows = math.ceil(len(handles) / columns)
-        drawing.legend(
-            handles=by_row(handles, math.ceil(len(handles) / rows)), loc="outside upper left",
-            ncols=math.ceil(len(handles) / rows), borderaxespad=0.2,
-        )  # fmt: skip
+        columns = legend_columns([str(handle.get_label()) for handle in handles], drawing.get_figwidth(), most)
+        ordered = by_row(handles, columns)
+        drawing.legend(handles=ordered, loc="outside upper left", ncols=columns, borderaxespad=0.2)
+
+
+def legend_columns(labels: Sequence[str], width: float, most: int = 6) -> int:
+    """How many columns of labels fit into a width in inches; at least one, filled evenly."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        even = math.ceil(len(labels) / math.ceil(len(labels) / columns))
+        widest = [max(map(len, labels[at::even])) for at in range(even)]
+        if sum(_LETTER * letters + _HANDLE for letters in widest) <= width:
+            return even
+    return 1
 
 
 def by_row(handles: Sequence[Artist], columns: int) -> list[Artist]:
     """Handles so ordered that matplotlib, which fills columns first, shows them row by row."""
     return [handle for at in range(columns) for handle in handles[at::columns]]
+
+
+def shortened(text: str, width: float) -> str:
+    """A text of 7 to 8 points that fits into a width in inches; the middle of a long one becomes an ellipsis."""
+    most = max(4, int(width / _LETTER))
+    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-(most // 2) :]}"
 
 
 def colour_map(stops: Sequence[str]) -> LinearSegmentedColormap:
@@ -110,13 +124,6 @@ def nothing(axes: Axes, words: str) -> None:
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
-def corner(axes: Axes, words: str, vertical: str = "top", horizontal: str = "left") -> None:
-    """A short text in a corner of a panel, on a light ground so that lines behind it do not disturb."""
-    x, y = (0.03 if horizontal == "left" else 0.97), (0.97 if vertical == "top" else 0.03)
-    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-    axes.text(x, y, words, transform=axes.transAxes, ha=horizontal, va=vertical, color=INK, bbox=ground, zorder=9)
-
-
 def whole_ticks(axes: Axes, most: int = 5) -> None:
     """Whole numbers on the horizontal axis."""
     from matplotlib.ticker import MaxNLocator
@@ -149,22 +156,6 @@ def short_number(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
-
-
-def spread_apart(places: Sequence[float], gap: float) -> list[float]:
-    """Places moved as little as needed for neighbours to be ``gap`` apart, in the given order; for labels."""
-    order = np.argsort(places, kind="stable")
-    moved = np.array(places, np.float64)
-    for _ in range(200):
-        shifted = moved[order]
-        short = gap - np.diff(shifted)
-        if not (short > 1e-9 * gap).any():
-            break
-        push = np.where(short > 0, short / 2, 0.0)
-        shifted[1:] += push
-        shifted[:-1] -= push
-        moved[order] = shifted
-    return [float(value) for value in moved]
 
 
 def all_domains(records: SweepRecords) -> list[str]:

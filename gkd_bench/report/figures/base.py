@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-COLUMN, PAGE = 3.5, 7.0
-"""Inches: one column of a journal, and both."""
+COLUMN, PAGE, TALL = 3.5, 7.0, 9.5
+"""Inches: one column of a journal, both, and the height of its page."""
 DPI = 200
 _RASTER_DPI = 150
 _SMALL, _NORMAL = 7.0, 8.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkd_bench.report.extras import Extras, VectorSet
-from gkd_bench.report.figures.axes import all_domains, by_row, empty, key, plain
+from gkd_bench.report.figures.axes import all_domains, empty, key, legend, plain
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, panels, style
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import ALONE, REFERENCES, TEACHER, counted, listed, method_title
@@ -25,6 +26,7 @@ _MOST_POINTS = 600
 _PERPLEXITY = 30.0
 _ROUNDS = 500
 _LEAST = 4
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
 Points = NDArray[np.float64]
 Key = tuple[str, str]
@@ -82,10 +84,10 @@ def _cloud(records: SweepRecords, source: str, vectors: Sequence[VectorSet]) -> 
 
 
 def _shown_methods(records: SweepRecords, found: set[str]) -> list[str]:
-    """Teacher, student alone, and the distilled one: the last method of the table that is no variant."""
+    """Teacher, student alone, and the distilled one: GKD, else the last method of the table that is no variant."""
     distilled = [name for name in records.in_order(found) if name not in REFERENCES]
     whole = [name for name in distilled if name not in records.origin.variants] or distilled
-    return [name for name in (TEACHER, ALONE, *whole[-1:]) if name in found]
+    return [name for name in (TEACHER, ALONE, *(["gkd"] if "gkd" in whole else whole[-1:])) if name in found]
 
 
 def _mapped(
@@ -157,8 +159,7 @@ def _figure(records: SweepRecords, cloud: Cloud) -> Figure:
         for one, method in zip(axes[-columns:], cloud.methods, strict=True):
             one.set_xlabel(_distance_words(distances[method]))
         empty(axes[len(maps) * columns :])
-        handles = by_row(_handles(cloud), min(6, len(cloud.domains)))
-        drawing.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), borderaxespad=0.2)
+        legend(drawing, _handles(cloud))
         name, title = (
             file_name("semantic_vectors", cloud.source),
             f"Semantic vectors of networks trained on {cloud.source}",
@@ -201,10 +202,10 @@ def _distances(records: SweepRecords, cloud: Cloud, method: str) -> dict[str, fl
     return {domain: found[domain] for domain in cloud.domains if domain in found and domain != cloud.source}
 
 
-def _distance_words(distances: Mapping[str, float], line: int = 2) -> str:
-    parts = [f"{domain} {plain(value, 2)}" for domain, value in distances.items()]
-    lines = [", ".join(parts[at : at + line]) for at in range(0, len(parts), line)]
-    return "FSD " + ",\n".join(lines) if parts else ""
+def _distance_words(distances: Mapping[str, float]) -> str:
+    """``FSD: stare 0.61, hrf 0.60`` in lines that fit below a panel."""
+    parts = [f"{domain} {plain(value, 2)}".replace(" ", _NO_BREAK) for domain, value in distances.items()]
+    return textwrap.fill(f"FSD: {', '.join(parts)}", 34).replace(_NO_BREAK, " ") if parts else ""
 
 
 def _caption(cloud: Cloud) -> str:

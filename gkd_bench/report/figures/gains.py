@@ -12,8 +12,8 @@ from gkd_bench.report.captions import chosen_by, smallest_words
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.evidence import SIGNIFICANT, Pair
 from gkd_bench.report.extras import Extras
-from gkd_bench.report.figures.axes import Looks, arrow, empty, few_ticks, signed, zero_line
-from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, panels, style
+from gkd_bench.report.figures.axes import Looks, arrow, empty, few_ticks, shortened, signed, zero_line
+from gkd_bench.report.figures.base import PAGE, TALL, Figure, file_name, finish, panels, style
 from gkd_bench.report.figures.scores import Scores, doubtless, number
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import ALONE, listed, method_title, span
@@ -36,13 +36,13 @@ Subjects = Mapping[Pair, tuple[Array, Array]]
 def gain_forest(records: SweepRecords, extras: Extras) -> Figure | None:
     """Gain in Dice over the student alone for every pair and over all foreign ones, one panel per method."""
     scores = Scores(records)
-    methods = [one for one in scores.evidence.distilled if any(scores.gain(*pair, one) for pair in scores.pairs)]
+    methods = _forest_methods(scores)
     if not methods:
         return None
     with style():
         columns, rows = min(_FOREST_COLUMNS, len(methods)), _forest_rows(scores)
         lines = math.ceil(len(methods) / columns)
-        height = lines * (0.155 * len(rows) + 0.42) + 0.3
+        height = _forest_height(len(methods), len(rows))
         drawing, axes = panels(lines, columns, PAGE, height, share_x=True, share_y=True)
         for one, method in zip(axes, methods, strict=False):
             _forest(one, scores, method, rows, Looks.of(records).colour(method))
@@ -50,6 +50,17 @@ def gain_forest(records: SweepRecords, extras: Extras) -> Figure | None:
         drawing.supxlabel("gain in Dice over the student alone", fontsize=7)
         caption, alt = _forest_caption(scores), _forest_alt(scores, methods)
         return finish(drawing, "gain_forest", "comparison", "Gain over the student alone", caption, alt)
+
+
+def _forest_methods(scores: Scores) -> list[str]:
+    """Methods with gains; without the variants of ablations where all of them do not fit on a page."""
+    methods = [one for one in scores.evidence.distilled if any(scores.gain(*pair, one) for pair in scores.pairs)]
+    whole = [one for one in methods if one not in scores.records.origin.variants]
+    return methods if _forest_height(len(methods), len(scores.pairs) + 1) <= TALL or not whole else whole
+
+
+def _forest_height(methods: int, rows: int) -> float:
+    return math.ceil(methods / _FOREST_COLUMNS) * (0.155 * rows + 0.42) + 0.3
 
 
 def _forest_rows(scores: Scores) -> list[Row]:
@@ -143,9 +154,12 @@ def _paired(scores: Scores, method: str) -> Figure | None:
         looks, height = Looks.of(scores.records), 1.2 * len(sources) + 0.35
         drawing, axes = panels(len(sources), len(targets), PAGE, height, share_x=True, share_y=True)
         for one, pair in zip(axes, pairs, strict=True):
-            _dots(one, pair, method, subjects[pair], looks)
+            _dots(one, method, subjects[pair], looks)
+            one.set_title(shortened(pair[1], PAGE / len(targets) - 0.75), fontsize=7)
+        for one, source in zip(axes[:: len(targets)], sources, strict=True):
+            one.set_ylabel(shortened(source, 1.1))
         few_ticks(axes[0], None, 4)
-        drawing.supylabel("Dice", fontsize=7)
+        drawing.supylabel("Dice, by source", fontsize=7)
         name, title = file_name("paired_subjects", method), method_title(method)
         heading = f"{title} against the student alone, subject by subject"
         return finish(
@@ -160,8 +174,7 @@ def _domains(scores: Scores) -> tuple[list[str], list[str]]:
     return sources[:_MOST_DOMAINS], targets[:_MOST_DOMAINS]
 
 
-def _dots(axes: Axes, pair: Pair, method: str, scores: tuple[Array, Array], looks: Looks) -> None:
-    axes.set_title(arrow(*pair), fontsize=7)
+def _dots(axes: Axes, method: str, scores: tuple[Array, Array], looks: Looks) -> None:
     axes.set_xlim(-0.35, 1.35)
     axes.set_xticks([0, 1], ["alone", method_title(method)])
     before, after = scores

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.extras import Extras, Picture, Role
-from gkd_bench.report.figures.axes import plain
-from gkd_bench.report.figures.base import DPI, PAGE, Figure, file_name, finish, sheet, style
+from gkd_bench.report.figures.axes import legend, plain
+from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, sheet, style
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import listed, method_title
 from gkd_bench.report.palette import INK, MUTED, error_colours
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS, _MOST_METHODS = 4, 5
 _MARGIN = 0.75
+_DOTS = 160  # pixels per inch: enough to see vessels, small enough for a page with all figures in it
 Pixels = NDArray[np.uint8]
 Tile = tuple[bytes, str]
 """PNG bytes, and the words below them."""
@@ -152,7 +153,7 @@ def _grid(labels: Sequence[str], heads: Sequence[str], rows: Sequence[Sequence[T
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=4)
     for one, head in zip(axes[0], heads, strict=True):
         one.set_title(textwrap.fill(head, 16), loc="center", fontsize=7)
-    drawing.legend(handles=_handles(), loc="outside upper left", ncols=3, borderaxespad=0.2)
+    legend(drawing, _handles())
     return drawing
 
 
@@ -176,7 +177,7 @@ def _show(axes: Axes, tile: tuple[Pixels, str] | None) -> None:
 
 
 def _small(content: bytes, side: float) -> Pixels:
-    """(height, width, 3) RGB of PNG bytes, no wider than it is shown at 200 pixels per inch."""
+    """(height, width, 3) RGB of PNG bytes, no wider than it is shown at 160 pixels per inch."""
     import cv2
 
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -184,7 +185,7 @@ def _small(content: bytes, side: float) -> Pixels:
         raise GkdBenchError(
             f"a picture of the report is no PNG ({len(content)} bytes); make the report's pictures again"
         )
-    width = min(picture.shape[1], round(side * DPI))
+    width = min(picture.shape[1], round(side * _DOTS))
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gkd_bench.report.captions import chosen_by
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import colour_map, empty, plain, signed
-from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.figures.base import PAGE, TALL, Figure, finish, panels, style
 from gkd_bench.report.figures.scores import Scores, number
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import listed, method_title
@@ -140,10 +140,12 @@ def _short(value: float) -> str:
 
 def _draw(records: SweepRecords, maps: Mapping[str, Squares], scale: Scale, label: str) -> Drawing:
     sources, targets = records.sources, records.targets
-    columns = max(1, min(len(maps), int((PAGE - _ROOM - 0.6) / (_CELL * len(targets) + 0.1))))
-    rows = math.ceil(len(maps) / columns)
-    cell = (PAGE - _ROOM - 0.6) / columns / len(targets)
-    height = rows * (0.36 * len(sources) + 0.25) + 0.75
+    columns, height = _size(len(maps), len(sources), len(targets), _CELL, 0.36)
+    if height > TALL:
+        columns, height = _size(len(maps), len(sources), len(targets), _LEAST_CELL, 0.2)
+    rows, cell = math.ceil(len(maps) / columns), (PAGE - _ROOM - 0.6) / columns / len(targets)
+    if height / rows / len(sources) < 0.36:
+        maps = {method: _first_lines(squares) for method, squares in maps.items()}
     drawing, axes = panels(rows, columns, PAGE, height, share_x=True, share_y=True)
     for one, (method, squares) in zip(axes, maps.items(), strict=False):
         one.set_title(method_title(method))
@@ -152,6 +154,17 @@ def _draw(records: SweepRecords, maps: Mapping[str, Squares], scale: Scale, labe
     empty(axes[len(maps) :])
     _bar(drawing, axes, scale, label)
     return drawing
+
+
+def _size(maps: int, sources: int, targets: int, width: float, height: float) -> tuple[int, float]:
+    """Columns of panels, and the height of the drawing, with cells of at least this width and just this height."""
+    columns = max(1, min(maps, int((PAGE - _ROOM - 0.6) / (width * targets + 0.1))))
+    return columns, math.ceil(maps / columns) * (height * sources + 0.25) + 0.75
+
+
+def _first_lines(squares: Squares) -> Squares:
+    """Numbers without their intervals, for which low cells have no room."""
+    return {pair: replace(square, words=square.words.split("\n")[0]) for pair, square in squares.items()}
 
 
 def _heat(

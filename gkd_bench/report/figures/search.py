@@ -15,13 +15,14 @@ from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import (
     Looks,
     all_domains,
-    by_row,
     empty,
     few_ticks,
     key,
+    legend,
     nothing,
     plain,
     short_number,
+    shortened,
     whole_ticks,
 )
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, panels, style
@@ -34,7 +35,6 @@ from gkd_bench.report.selection import RULES
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _COLUMNS = 3
 _MOST_STUDIES, _MOST_PARAMETERS = 12, 9
@@ -62,7 +62,7 @@ def search_history(records: SweepRecords, extras: Extras) -> Figure | None:
         for one in axes[: len(studies) : columns]:
             one.set_ylabel(_axis_words(studies[0].objectives[0]))
         drawing.supxlabel("trial", fontsize=7)
-        _top_legend(drawing, _history_handles())
+        legend(drawing, _history_handles())
         caption = (
             f"{_capital(OBJECTIVE_TITLES[studies[0].objectives[0]])}, {_better(studies[0].objectives[0])}, of every complete "
             f"trial in the order in which they were proposed; the line is the best so far. Marks on the lower edge: trials "
@@ -84,7 +84,7 @@ def _history(axes: Axes, study: SearchStudy, looks: Looks) -> None:
         ended = study.frame.loc[study.frame["state"] == state, "number"].to_numpy(float)
         edge = axes.get_xaxis_transform()
         axes.plot(ended, np.full(len(ended), 0.04), mark, color=INK, markersize=4, markeredgewidth=0.9, transform=edge)
-    axes.set_title(_title(study))
+    axes.set_title(shortened(_title(study), PAGE / _COLUMNS - 0.3))
     axes.margins(0.06, 0.14)
     whole_ticks(axes)
     few_ticks(axes, None, 4)
@@ -150,7 +150,7 @@ def _slices(records: SweepRecords, method: str, studies: Sequence[SearchStudy]) 
         for one in axes[: len(names) : columns]:
             one.set_ylabel(_axis_words(studies[0].objectives[0]))
         few_ticks(axes[0], None, 5)
-        _top_legend(drawing, [*_source_handles(sources, colours), _ring_handle()])
+        legend(drawing, [*_source_handles(sources, colours), _ring_handle()])
         caption = (
             f"{_capital(OBJECTIVE_TITLES[studies[0].objectives[0]])}, {_better(studies[0].objectives[0])}, of every complete "
             f"trial of {method_title(method)} against each searched parameter; the others vary as well. "
@@ -250,7 +250,7 @@ def search_fronts(records: SweepRecords, extras: Extras) -> Figure | None:
             axes[row * len(others)].set_title(_title(study))
         for one, other in zip(axes[-len(others) :], others, strict=True):
             one.set_xlabel(_axis_words(other))
-        _top_legend(drawing, _front_handles())
+        legend(drawing, _front_handles())
         caption = (
             f"Complete trials of every study: {OBJECTIVE_TITLES[studies[0].objectives[0]]} against each further objective; arrows: "
             f"which way is better. Filled: on the Pareto front of all objectives together, so not beaten in one without losing in "
@@ -341,8 +341,3 @@ def _taken_words(records: SweepRecords) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _top_legend(drawing: Drawing, handles: Sequence[Artist]) -> None:
-    columns = min(6, len(handles))
-    drawing.legend(handles=by_row(handles, columns), loc="outside upper left", ncols=columns, borderaxespad=0.2)

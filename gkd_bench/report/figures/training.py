@@ -54,7 +54,7 @@ def training_curves(records: SweepRecords, extras: Extras) -> Figure | None:
         rows = math.ceil(len(sources) / columns)
         drawing, axes = panels(rows, columns, PAGE, 1.6 * rows + 0.5, share_y=True)
         for one, source in zip(axes, sources, strict=False):
-            one.set_title(source)
+            one.set_title(shortened(source, PAGE / columns - 0.4))
             one.grid(axis="y")
             for method in methods:
                 _line(one, _of(frame, source, method), _DICE, looks.colour(method), "-", looks.marker(method))
@@ -126,7 +126,7 @@ def _terms(
             _term_row(row, frame, sources, method, prefix, looks)
             row[0].set_ylabel("\n".join(filter(None, [textwrap.fill(method_title(method), 16), label])))
         for one, source in zip(axes, sources, strict=False):
-            one.set_title(source)
+            one.set_title(shortened(source, (PAGE - 0.8) / len(sources)))
         for one in axes[-len(sources) :]:
             whole_ticks(one)
         drawing.supxlabel("epoch", fontsize=7, color=INK)

@@ -15,7 +15,7 @@ from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.extras import Picture, Role
 
 BUDGET = 6_000_000
-"""Characters of a page that pictures may take; with figures and tables it stays below 8 MB."""
+"""Characters of a page that pictures may take."""
 ROLES: tuple[Role, ...] = ("fixed", "worst", "median", "best")
 _KEPT_FIRST: tuple[Role, ...] = ("fixed", "worst", "best", "median")
 _STEPS = ((480, 72), (400, 68), (320, 62), (260, 56), (200, 50))  # height in pixels, WebP quality

@@ -24,9 +24,9 @@ from gkd_bench.report.extras import Extras
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import method_title
 from gkd_bench.report.origin import DISCLAIMER
-from gkd_bench.report.page.album import make_album
+from gkd_bench.report.page.album import BUDGET, make_album
 from gkd_bench.report.page.heat import Json, heat_data, static_heat
-from gkd_bench.report.page.view import album_data, figure_sections, legend, table_sections
+from gkd_bench.report.page.view import FigureView, album_data, figure_sections, legend, table_sections
 from gkd_bench.report.palette import DIVERGING, SEQUENTIAL, error_colours, method_colours
 from gkd_bench.report.selection import RULES
 
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
     from gkd_bench.report.figures.base import Figure
 
 FEW_WARNINGS = 4
+PAGE = 8_000_000
+"""Characters that a page should not exceed; pictures get what figures leave, but enough to be seen at all."""
+_TEXTS = 1_000_000
+_FEW_PICTURES = 1_500_000
 _HERE = Path(__file__).parent
+_SCRIPTS = ("page.js", "heat.js", "viewer.js")
 
 
 def html_page(records: SweepRecords, tables: Sequence[Table], figures: Sequence[Figure], extras: Extras) -> str:
@@ -46,10 +51,11 @@ def html_page(records: SweepRecords, tables: Sequence[Table], figures: Sequence[
         figures: drawn figures; their files are linked relatively as ``figures/NAME.{svg,pdf,png}``.
         extras: pictures; full-size ones are linked relatively as ``overlays/NAME.png``.
     """
-    album = make_album(extras.pictures)
+    drawn = figure_sections(figures)
+    album = make_album(extras.pictures, _left_for_pictures(drawn))
     titles = {method: method_title(method) for method in records.methods}
     heat = heat_data(records)
-    script = _file("page.js")
+    script = _script()
     return _environment().get_template("template.html.j2").render(
         sweep=records.sweep,
         tasks=_tasks(records),
@@ -65,7 +71,7 @@ def html_page(records: SweepRecords, tables: Sequence[Table], figures: Sequence[
         errors=error_colours(),
         legend=legend(tables),
         tables=table_sections(tables),
-        figures=figure_sections(figures),
+        figures=drawn,
         records=records,
         versions=software_versions(records),
         version=__version__,
@@ -100,6 +106,11 @@ def warnings(records: SweepRecords) -> list[str]:
     return [*left_out, *health_warnings(records)]
 
 
+def _left_for_pictures(figures: Sequence[tuple[str, str, Sequence[FigureView]]]) -> int:
+    taken = sum(len(view.address) for _, _, views in figures for view in views)
+    return min(BUDGET, max(_FEW_PICTURES, PAGE - _TEXTS - taken))
+
+
 def _domains(records: SweepRecords, names: Sequence[str]) -> list[str]:
     return [f"{name} (left out)" if name in records.missing else name for name in names]
 
@@ -125,6 +136,12 @@ def _colours(records: SweepRecords) -> Json:
 @cache
 def _file(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """All scripts as one, in a scope of their own."""
+    return f'"use strict";\n(() => {{\n{"".join(map(_file, _SCRIPTS))}}})();'
 
 
 @cache
