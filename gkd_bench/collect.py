@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkd_bench.cluster.search import FinishedTrial
-from gkd_bench.conduct import StudyResult, SweepResult
-from gkd_bench.config.schema import Sweep
 from gkd_bench.report.extras import Extras, Picture, Student, VectorSet
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.selection import BEST, LAST
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from gkd_bench.cluster.search import FinishedTrial
+    from gkd_bench.conduct import StudyResult, SweepResult
+    from gkd_bench.config.schema import Sweep
 
 Record = dict[str, Any]
 TRIAL_RECORDS = ("candidate", "image", "pooled", "fsd")

@@ -7,14 +7,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 
 from gkd_bench.collect import collect, extras
-from gkd_bench.conduct import SweepResult
-from gkd_bench.config.schema import Sweep, Tracking
 from gkd_bench.report.archive import SavedSweep, load_sweep_records, merged, save_sweep
 from gkd_bench.report.contents import answer, page_tables, terminal_tables
 from gkd_bench.report.diagnostics import health_warnings
@@ -23,6 +21,10 @@ from gkd_bench.report.frame import Origin, SweepRecords
 from gkd_bench.report.render import to_rich
 from gkd_bench.report.writer import ReportFiles, write_report
 from gkd_bench.store.artefacts import Store
+
+if TYPE_CHECKING:
+    from gkd_bench.conduct import SweepResult
+    from gkd_bench.config.schema import Sweep, Tracking
 
 SHOWN_WARNINGS = 3
 

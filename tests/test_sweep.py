@@ -141,7 +141,9 @@ def test_several_objectives_keep_a_front_and_take_the_point_the_sweep_asks_for(f
     search = {
         **SETTINGS["search"],
         "objectives": ["source_val", "source_val_stressed", "student_macs"],
-        "spaces": {"kd": {"methods.kd.weight": {"choice": [0.5, 2.0]}, "networks.student.width": {"choice": [0.1, 0.15]}}},
+        "spaces": {
+            "kd": {"methods.kd.weight": {"choice": [0.5, 2.0]}, "networks.student.width": {"choice": [0.1, 0.15]}}
+        },
         "sampler": "grid",
         "trials": 4,
     }

@@ -103,6 +103,11 @@ class Table:
         if widths - {len(self.columns)}:
             raise ValueError(f"table {self.name}: {len(self.columns)} columns but rows of {sorted(widths)} cells")
 
+    @property
+    def csv(self) -> str:
+        """Where its CSV file is in the report's folder; the many matrices have a folder of their own."""
+        return f"matrices/{self.name}.csv" if self.name.startswith("matrix_") else f"{self.name}.csv"
+
     @cached_property
     def seed_counts(self) -> tuple[int, ...]:
         """The different ``n`` of its cells, smallest first; one number means that n is the same everywhere."""

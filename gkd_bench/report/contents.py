@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from gkd_bench.report import comparison, diagnostics, distances, searching, tables
 from gkd_bench.report.cells import Cell, Table
@@ -44,8 +44,8 @@ def page_tables(records: SweepRecords) -> tuple[Table, ...]:
 
 def file_tables(records: SweepRecords) -> dict[str, Table]:
     """File name without ending -> table, for the CSV files: those of the page, every matrix, and the long ones."""
-    evidence = Evidence.of(records)
-    matrices = (tables.matrix(records, metric, method) for metric in evidence.metrics for method in records.methods)
+    metrics = _inside(Evidence.of(records).metrics)
+    matrices = (tables.matrix(records, metric, method) for metric in metrics for method in records.methods)
     long = [
         tables.scores(records),
         distances.fsd_values(records),
@@ -179,6 +179,11 @@ def _further(evidence: Evidence) -> list[str]:
     """One metric each of distance, surface, topology and calibration, inside the field of view where there is one."""
     found = {bare(name): name for name in reversed(evidence.metrics)}
     return [found[name] for name in PAGE_METRICS if name in found]
+
+
+def _inside(metrics: Sequence[str]) -> list[str]:
+    """Metrics inside the field of view, of the whole image only where there is no such twin; ``scores`` has them all."""
+    return [name for name in metrics if name.endswith("_fov") or f"{name}_fov" not in metrics]
 
 
 def _number(metric: str, cell: Cell) -> str:

@@ -124,8 +124,9 @@ def _new_version(
     client.finalize_logged_model(logged.model_id, "READY")
     if run_id is not None:
         _link(client, run_id, logged.model_id)
+    linked = logged.model_id if run_id else None  # without a run the registry asks the process-wide store for it
     return client.create_model_version(
-        card.name, _source(client, logged), run_id, tags, model_id=logged.model_id, await_creation_for=0
+        card.name, _source(client, logged), run_id, tags, model_id=linked, await_creation_for=0
     )
 
 

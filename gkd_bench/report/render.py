@@ -114,7 +114,7 @@ def _caption(table: Table) -> str:
 
 
 def _text(column: Column, cell: Cell, counted: bool) -> str:
-    text = _number(column, cell.value)
+    text = _number(column, cell)
     if isinstance(cell.value, int | float):
         text += "" if cell.half is None else f" ± {cell.half:.{column.decimals}f}"
         text += _interval(column, cell) if column.interval else ""
@@ -131,9 +131,11 @@ def _interval(column: Column, cell: Cell) -> str:
     return f" [{cell.low:{form}}, {cell.high:{form}}]"
 
 
-def _number(column: Column, value: Value) -> str:
+def _number(column: Column, cell: Cell) -> str:
+    value = cell.value
     if isinstance(value, float):
-        hidden = 0 < abs(value) < 0.5 * 10**-column.decimals and not column.signed
+        alone = cell.half is None and cell.low is None  # no interval says how little is not nothing
+        hidden = alone and 0 < abs(value) < 0.5 * 10**-column.decimals and not column.signed
         return f"{value:.1e}" if hidden else f"{value:{'+' if column.signed else ''}.{column.decimals}f}"
     return str(value)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report import latex
+from gkd_bench.report.cells import Table
 from gkd_bench.report.contents import file_tables, page_tables
 from gkd_bench.report.extras import Extras, Picture
 from gkd_bench.report.frame import SweepRecords
@@ -90,12 +91,12 @@ def write_report(
         "index.html": html_page(records, shown, drawn, extras),
         "report.md": markdown_page(records, shown, drawn, extras.pictures),
         "sweep.yaml": records.origin.sweep_yaml,
-        **{f"{name}.csv": to_csv(table, origin_lines(records)) for name, table in stored.items()},
+        **{table.csv: to_csv(table, origin_lines(records)) for table in stored.values()},
         **{f"tables/{table.name}.tex": latex.to_latex(table) for table in shown},
         "tables.tex": latex.latex_document(shown, "tables"),
     }
     _replace_files(out, _contents(texts, drawn, extras.pictures))
-    return _files(out, list(stored), [table.name for table in shown], drawn, extras.pictures)
+    return _files(out, stored, [table.name for table in shown], drawn, extras.pictures)
 
 
 def _contents(
@@ -112,12 +113,12 @@ def _contents(
 
 
 def _files(
-    out: Path, stored: Sequence[str], shown: Sequence[str], figures: Sequence[Figure], pictures: Sequence[Picture]
+    out: Path, stored: Mapping[str, Table], shown: Sequence[str], figures: Sequence[Figure], pictures: Sequence[Picture]
 ) -> ReportFiles:
     return ReportFiles(
         page=out / "index.html",
         report=out / "report.md",
-        tables={name: out / f"{name}.csv" for name in stored},
+        tables={name: out / table.csv for name, table in stored.items()},
         latex={**{name: out / "tables" / f"{name}.tex" for name in shown}, "tables": out / "tables.tex"},
         figures={f"{one.name}.{form}": out / "figures" / f"{one.name}.{form}" for one in figures for form in FORMS},
         pictures={one.name: out / "overlays" / f"{one.name}.png" for one in pictures},

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from gkd_bench.errors import StoreError
 
 SCHEMA_VERSION = 1
@@ -42,8 +44,10 @@ def read_records(content: bytes, where: str = "records") -> list[Record]:
     Raises:
         StoreError: a finished line is not a JSON object, or its schema is newer than this code; names file and line.
     """
-    complete = content[: content.rfind(b"\n") + 1]
-    return [_decode_line(line, where, number) for number, line in enumerate(complete.split(b"\n"), 1) if line.strip()]
+    lines = content[: content.rfind(b"\n") + 1].split(b"\n")
+    if (records := _decode_together(lines)) is not None:
+        return records
+    return [_decode_line(line, where, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 class RecordLog:
@@ -111,6 +115,17 @@ def _is_scalar(value: Any) -> bool:
     if isinstance(value, float):
         return value - value == 0.0
     return value is None or isinstance(value, str | int)
+
+
+def _decode_together(lines: Sequence[bytes]) -> list[Record] | None:
+    """All lines in one call, several times faster than one by one; None when any of them is broken, so that it can be named."""
+    filled = [line for line in lines if line.strip()]
+    try:
+        records: list[Record] = orjson.loads(b"[" + b",".join(filled) + b"]")
+    except ValueError:
+        return None
+    sound = all(isinstance(one, dict) and one.get("schema", SCHEMA_VERSION) <= SCHEMA_VERSION for one in records)
+    return records if sound and len(records) == len(filled) else None
 
 
 def _decode_line(line: bytes, where: str, number: int) -> Record:

@@ -25,14 +25,11 @@ def make_extras(side: int = 96, tiles: int = 30, sources: tuple[str, ...] = DOMA
 
 def make_pictures(rng: np.random.Generator, source: str, target: str, method: str, side: int) -> list[Picture]:
     level = LEVEL[method] - 0.1 * (source != target)
-    names = {"source": source, "target": target, "method": method, "seed": 0}
+    found = [drawn(rng, at, side) for at in range(len(ROLES))]
     return [
-        Picture(
-            **names, subject=f"s{at}", image=f"s{at}a", score=level + 0.05 * (at - 1), roles=roles,
-            **dict(zip(("photo", "label", "found"), drawn(rng, at, side), strict=True)),
-        )
+        Picture(source, target, method, 0, f"s{at}", f"s{at}a", level + 0.05 * (at - 1), roles, *found[at])
         for at, roles in enumerate(ROLES)
-    ]  # fmt: skip
+    ]
 
 
 def drawn(rng: np.random.Generator, kind: int, side: int) -> tuple[bytes, bytes, bytes]:

@@ -41,10 +41,15 @@ def test_page_has_the_headline_of_all_methods_and_more_of_the_best_two_students(
     assert "matrix_hd95_kd" not in names
 
 
-def test_files_have_every_metric_of_every_method_and_the_long_tables(sweep_records: SweepRecords) -> None:
+def test_files_have_every_metric_inside_the_field_of_view_of_every_method_and_the_long_tables(
+    sweep_records: SweepRecords,
+) -> None:
     files = file_tables(sweep_records)
     evidence = Evidence.of(sweep_records)
-    assert sum(name.startswith("matrix_") for name in files) == len(evidence.metrics) * 6 + 6
+    assert (
+        sum(name.startswith("matrix_") for name in files) == sum(m.endswith("_fov") for m in evidence.metrics) * 6 + 6
+    )
+    assert {column.key for column in files["scores"].columns} > set(evidence.metrics)
     assert {
         "scores",
         "fsd",

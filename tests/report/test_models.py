@@ -64,7 +64,7 @@ def version_of(backend: Backend) -> Any:
     return client_of(backend).get_model_version_by_alias(NAME, "selected")
 
 
-def folder_of(backend: Backend, tmp_path: Path) -> Path:
+def folder_of(backend: Backend) -> Path:
     client = client_of(backend)
     location = client.get_model_version_download_uri(NAME, version_of(backend).version)
     return Path(location.removeprefix("file://"))
@@ -92,12 +92,12 @@ def test_selected_student_is_registered_under_the_alias(tracked: Tracked, backen
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_registered_model_predicts_what_the_student_does(
-    tracked: Tracked, backend: Backend, card: Card, tmp_path: Path, count: int
+    tracked: Tracked, backend: Backend, card: Card, count: int
 ) -> None:
     import mlflow.pytorch
 
     tiles = np.random.default_rng(count).random((count, 1, TILE, TILE), np.float32)
-    model = mlflow.pytorch.load_model(str(folder_of(backend, tmp_path)))
+    model = mlflow.pytorch.load_model(str(folder_of(backend)))
     with torch.no_grad():
         found = model(torch.from_numpy(tiles)).numpy()
     assert found.shape == (count, TILE, TILE)
@@ -105,22 +105,23 @@ def test_registered_model_predicts_what_the_student_does(
 
 
 @pytest.mark.slow
-def test_registered_model_works_without_this_package(
+def test_line_of_the_card_works_where_this_package_is_not(
     tracked: Tracked, backend: Backend, card: Card, tmp_path: Path
 ) -> None:
     tiles = np.random.default_rng(7).random((2, 1, TILE, TILE), np.float32)
     np.save(tmp_path / "tiles.npy", tiles)
-    words = [str(folder_of(backend, tmp_path)), str(tmp_path / "tiles.npy"), str(tmp_path / "found.npy")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", ALONE, *words], check=True, env=environment, cwd=tmp_path)
+    words = [f"models:/{NAME}@selected", str(tmp_path / "tiles.npy"), str(tmp_path / "found.npy")]
+    settings = {"MLFLOW_TRACKING_URI": backend.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", ALONE, *words], check=True, env={**os.environ, **settings}, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected(card.candidate.seed, tiles), atol=1e-6)
 
 
-def test_model_says_what_it_takes_gives_and_needs(tracked: Tracked, backend: Backend, tmp_path: Path) -> None:
-    from mlflow.models import get_model_info
+def test_model_says_what_it_takes_gives_and_needs(tracked: Tracked, backend: Backend) -> None:
+    from mlflow.models import Model
 
-    folder = folder_of(backend, tmp_path)
-    signature = get_model_info(str(folder)).signature
+    folder = folder_of(backend)
+    signature = Model.load(str(folder)).signature
+    assert signature is not None and signature.inputs is not None and signature.outputs is not None
     assert signature.inputs.inputs[0].shape == (-1, 1, TILE, TILE)
     assert signature.outputs.inputs[0].shape == (-1, TILE, TILE)
     assert np.asarray(json.loads((folder / "input_example.json").read_text())).shape == (2, 1, TILE, TILE)

@@ -58,7 +58,9 @@ def test_final_training_shows_its_scores_by_target_and_their_foreign_mean(
 
 def test_names_sort_what_is_compared_first_and_what_is_rare_behind_it(children: list[ChildRun]) -> None:
     names = sorted(named(children, "hrf: GKD, seed 0").finals)
-    assert {"cost/macs", "cost/latency_p50_ms", "cost/parameters", "fsd/stare", "foreign/hd95", "stressed/dice"} <= set(names)
+    assert {"cost/macs", "cost/latency_p50_ms", "cost/parameters", "fsd/stare", "foreign/hd95", "stressed/dice"} <= set(
+        names
+    )
     assert "other/accuracy/stare" in names
     assert not any(name.startswith("accuracy") for name in names)
     assert names.index("dice/stare") < names.index("other/accuracy/stare")
@@ -89,7 +91,14 @@ def test_final_training_shows_its_curves(children: list[ChildRun]) -> None:
 
 def test_labels_group_runs_and_colour_them_by_method(children: list[ChildRun]) -> None:
     tags = named(children, "hrf: GKD, seed 1").tags
-    expected = {"source": "hrf", "method": "GKD", "model": "hrf, GKD", "seed": "1", "stage": "distill", "rule": "source_val"}
+    expected = {
+        "source": "hrf",
+        "method": "GKD",
+        "model": "hrf, GKD",
+        "seed": "1",
+        "stage": "distill",
+        "rule": "source_val",
+    }
     assert expected.items() <= tags.items()
     assert tags["mlflow.runColor"] == METHOD_COLOURS["gkd"]
     assert "trained on hrf only" in tags["mlflow.note.content"]
@@ -114,7 +123,8 @@ def test_selection_reads_no_target(made_up: list[Record], sweep_records: SweepRe
 def test_selection_follows_the_rule_of_the_sweep(made_up: list[Record]) -> None:
     favoured = model_key("scratch", "hrf", 2)
     changed = [
-        {**r, "val_dice_stressed": 0.99} if r["record"] == "candidate" and r["model"] == favoured else r for r in made_up
+        {**r, "val_dice_stressed": 0.99} if r["record"] == "candidate" and r["model"] == favoured else r
+        for r in made_up
     ]
     records = SweepRecords.from_dicts(changed, make_origin(rule="source_val_stressed"))
     assert selected_students(records)["hrf"].model == favoured

@@ -60,7 +60,7 @@ def test_report_has_its_files_and_nothing_half_written(
 ) -> None:
     files, out = written
     expected = {"index.html", "report.md", "sweep.yaml", "tables.tex", FILE_LIST}
-    expected |= {f"{name}.csv" for name in file_tables(records)}
+    expected |= {table.csv for table in file_tables(records).values()}
     expected |= {f"tables/{table.name}.tex" for table in page_tables(records)}
     expected |= {f"figures/{figure.name}.{form}" for figure in make_figures() for form in FORMS}
     expected |= {f"overlays/{one.name}.png" for one in PICTURES}

@@ -158,9 +158,15 @@ def short_number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def all_domains(records: SweepRecords) -> list[str]:
-    """Sources, then the other targets, in table order; their place gives their colour."""
-    return list(dict.fromkeys([*records.sources, *records.targets]))
+def all_domains(records: SweepRecords, others: Iterable[str] = ()) -> list[str]:
+    """Sources, then the other targets, in table order, then others that have no scores; their place gives their colour."""
+    return list(dict.fromkeys([*records.sources, *records.targets, *sorted(others)]))
+
+
+def sources_of(records: SweepRecords, found: Iterable[str]) -> list[str]:
+    """Those sources that were found, in table order; scored or not."""
+    names = {str(name) for name in found}
+    return [name for name in all_domains(records, names) if name in names]
 
 
 def arrow(source: str, target: str) -> str:

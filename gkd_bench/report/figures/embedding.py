@@ -76,8 +76,7 @@ def _cloud(records: SweepRecords, source: str, vectors: Sequence[VectorSet]) -> 
     if not kept:
         return None
     found = {one.domain for one in kept}
-    domains = [name for name in (source, *all_domains(records)) if name in found]
-    domains = [*dict.fromkeys(domains), *sorted(found - set(domains))]
+    domains = [name for name in dict.fromkeys([source, *all_domains(records, found)]) if name in found]
     kept.sort(key=lambda one: (list(methods).index(one.method), domains.index(one.domain)))
     methods = [name for name in methods if name in {one.method for one in kept}]
     return _mapped(source, domain_colours([*all_domains(records), *domains]), seed, methods, domains, kept)

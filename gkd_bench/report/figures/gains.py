@@ -155,11 +155,9 @@ def _paired(scores: Scores, method: str) -> Figure | None:
         drawing, axes = panels(len(sources), len(targets), PAGE, height, share_x=True, share_y=True)
         for one, pair in zip(axes, pairs, strict=True):
             _dots(one, method, subjects[pair], looks)
-            one.set_title(shortened(pair[1], PAGE / len(targets) - 0.75), fontsize=7)
-        for one, source in zip(axes[:: len(targets)], sources, strict=True):
-            one.set_ylabel(shortened(source, 1.1))
+        _name_panels(axes, sources, targets)
         few_ticks(axes[0], None, 4)
-        drawing.supylabel("Dice, by source", fontsize=7)
+        drawing.supylabel("Dice", fontsize=7)
         name, title = file_name("paired_subjects", method), method_title(method)
         heading = f"{title} against the student alone, subject by subject"
         return finish(
@@ -172,6 +170,17 @@ def _domains(scores: Scores) -> tuple[list[str], list[str]]:
     sources = [name for name in scores.records.sources if any(name == source for source, _ in scores.pairs)]
     targets = [name for name in scores.records.targets if any(name == target for _, target in scores.pairs)]
     return sources[:_MOST_DOMAINS], targets[:_MOST_DOMAINS]
+
+
+def _name_panels(axes: Sequence[Axes], sources: Sequence[str], targets: Sequence[str]) -> None:
+    """``source → target`` above every panel; where that is too wide, the target there and the source at the left."""
+    room = PAGE / len(targets) - 0.75
+    pairs = [(source, target) for source in sources for target in targets]
+    fits = all(shortened(arrow(*pair), room) == arrow(*pair) for pair in pairs)
+    for at, (one, pair) in enumerate(zip(axes, pairs, strict=True)):
+        one.set_title(arrow(*pair) if fits else shortened(pair[1], room), fontsize=7)
+        if not fits and at % len(targets) == 0:
+            one.set_ylabel(shortened(pair[0], 1.1))
 
 
 def _dots(axes: Axes, method: str, scores: tuple[Array, Array], looks: Looks) -> None:

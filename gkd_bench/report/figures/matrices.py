@@ -66,7 +66,7 @@ def generalisation_matrix(records: SweepRecords, extras: Extras) -> Figure | Non
     values = [square.value for squares in maps.values() for square in squares.values() if square.value is not None]
     scale = Scale(SEQUENTIAL, *_widened(min(values), max(values)))
     caption = (
-        f"{scores.title}, higher is better. Rows: trained on; columns: tested on. Mean over {scores.basis()}; below it the "
+        f"{scores.title}, higher is better. Rows: trained on; columns: tested on. Mean over {scores.basis()}; below it, where there is room, the "
         f"95 % bootstrap interval over seeds and subjects. All panels share one scale. Outlined: in-domain. {_MISSING} "
         f"{chosen_by(scores.evidence)}"
     )

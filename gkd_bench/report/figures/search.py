@@ -23,6 +23,7 @@ from gkd_bench.report.figures.axes import (
     plain,
     short_number,
     shortened,
+    sources_of,
     whole_ticks,
 )
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, panels, style
@@ -138,8 +139,8 @@ def _slices(records: SweepRecords, method: str, studies: Sequence[SearchStudy]) 
     names = sorted({name for study in studies for trial in study.trials for name in trial.params})[:_MOST_PARAMETERS]
     if not names:
         return None
-    sources = [name for name in records.sources if name in {_source(study) for study in studies}]
-    colours = domain_colours(all_domains(records))
+    sources = sources_of(records, map(_source, studies))
+    colours = domain_colours(all_domains(records, sources))
     with style():
         columns = min(_COLUMNS, len(names))
         rows = math.ceil(len(names) / columns)

@@ -19,6 +19,8 @@ from gkd_bench.report.figures.axes import (
     legend,
     plain,
     round_log,
+    shortened,
+    sources_of,
     whole_ticks,
     zero_line,
 )
@@ -48,7 +50,7 @@ def training_curves(records: SweepRecords, extras: Extras) -> Figure | None:
     if frame.empty:
         return None
     methods = records.in_order(frame["method"].unique())
-    sources = [name for name in records.sources if name in set(frame["source"])]
+    sources = sources_of(records, frame["source"])
     with style():
         looks, columns = Looks.of(records), min(_COLUMNS, len(sources))
         rows = math.ceil(len(sources) / columns)
@@ -116,7 +118,7 @@ def _terms(
         return None
     methods = records.in_order(frame["method"].unique())
     rows = [(method, prefix, label) for method in methods for prefix, label in zip(prefixes, labels, strict=True)]
-    sources = [source for source in records.sources if source in set(frame["source"])]
+    sources = sources_of(records, frame["source"])
     looks = _term_looks(sorted(terms))
     with style():
         height = 1.0 * len(rows) + 0.6
@@ -126,7 +128,7 @@ def _terms(
             _term_row(row, frame, sources, method, prefix, looks)
             row[0].set_ylabel("\n".join(filter(None, [textwrap.fill(method_title(method), 16), label])))
         for one, source in zip(axes, sources, strict=False):
-            one.set_title(shortened(source, (PAGE - 0.8) / len(sources)))
+            one.set_title(shortened(source, (PAGE - 1.0) / len(sources) - 0.1), fontsize=7)
         for one in axes[-len(sources) :]:
             whole_ticks(one)
         drawing.supxlabel("epoch", fontsize=7, color=INK)
@@ -166,8 +168,8 @@ def _same_log(axes: Sequence[Axes]) -> None:
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     for one in axes:
-        one.set_yscale("log")
         one.set_ylim(low / 1.5, high * 1.5)
+        one.set_yscale("log")
         round_log(one, "y")
         one.tick_params(labelleft=one is axes[0])
 

@@ -73,6 +73,7 @@ class TableView:
     Attributes:
         key: its anchor, unique among tables.
         name: its name in files.
+        csv: its CSV file, beside the page.
         title, caption: for readers.
         headings: (text, CSS class of the column, which way is better).
         rows: cells row by row.
@@ -81,6 +82,7 @@ class TableView:
 
     key: str
     name: str
+    csv: str
     title: str
     caption: str
     headings: tuple[tuple[str, str, str], ...]
@@ -107,7 +109,9 @@ def table_view(table: Table) -> TableView:
     kinds = [_kind(table, rows, at) for at in range(len(table.columns))]
     pairs = zip(table.columns, kinds, strict=True)
     headings = tuple((_unbroken(heading(column)), kind, column.direction) for column, kind in pairs)
-    return TableView(anchor(table.name), table.name, table.title, table.caption, headings, rows, len(rows) > LONG_TABLE)
+    return TableView(
+        anchor(table.name), table.name, table.csv, table.title, table.caption, headings, rows, len(rows) > LONG_TABLE
+    )
 
 
 def table_sections(tables: Sequence[Table]) -> list[tuple[str, str, list[TableView]]]:
