@@ -102,7 +102,6 @@ def stresses_of(rng: np.random.Generator, model: Model, variant: str) -> Iterato
         "val_dice": score,
         "val_dice_stressed": score - 0.1,
         "stress_fsd": 3.0,
-        "parameters": 17_000,
         "macs": 2e6,
     }
     yield {**labels, "record": "candidate", **facts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import os
@@ -82,6 +83,8 @@ def test_the_main_job_leaves_tables_pictures_and_mlflow_runs_and_a_second_run_tr
     assert "mlflow ui --backend-store-uri" in shown
     assert list((folder / "results" / "tiny" / "overlays").glob("*.png"))
     assert "<html" in (folder / "results" / "tiny" / "index.html").read_text()
+    rows = csv.DictReader(line for line in (folder / "results/tiny/further.csv").open() if not line.startswith("#"))
+    assert all(int(row["parameters"]) > 100 for row in rows)
     store = LocalStore(folder / ".gkd_store")
     counts = {kind: len(list(store.keys(kind))) for kind in STAGES}
     # scratch, kd, and gkd's two trials, the better of which is the final student; the other one is scored as well

@@ -124,7 +124,7 @@ def overall_gains(evidence: Evidence, metric: str, reference: str, methods: Sequ
 def parameter_counts(records: SweepRecords) -> dict[str, int]:
     """Method -> parameters of its network, as its training or the efficiency stage counted them."""
     counts: dict[str, int] = {}
-    for kind in ("cost", "candidate", "efficiency"):
+    for kind in ("cost", "efficiency"):
         frame = Evidence.of(records).final(kind)
         frame = frame[frame["kind"].isin(["teacher", "baseline", "distill"])] if kind == "cost" else frame
         found = frame.dropna(subset=["method", "parameters"]).groupby("method")["parameters"].max()

@@ -23,7 +23,7 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "fsd": (*_SCORED, "use", "space", "value", "low", "high", "floor", "floor_high", "n_a", "n_b", "dim"),
     "stress": (*_SCORED, "corruption", "strength", "subject", "image", "dice"),
     "stress_fsd": (*_SCORED, "corruption", "strength", "space", "value", "n_a", "n_b", "dim"),
-    "candidate": (*_SCORED, "epoch", "val_dice", "val_dice_stressed", "stress_fsd", "parameters", "macs"),
+    "candidate": (*_SCORED, "epoch", "val_dice", "val_dice_stressed", "stress_fsd", "macs"),
     "efficiency": (
         *BASE_FIELDS, "role", "input", "parameters", "macs", "device", "threads", "latency_p50_ms", "latency_p95_ms",
         "peak_memory_mb",

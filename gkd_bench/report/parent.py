@@ -22,6 +22,7 @@ CARDS = "model_cards"
 _NOTED: tuple[Section, ...] = ("answer", "comparison", "matrix", "efficiency", "selection", "forecast")
 _SHOWN_WARNINGS = 3
 _DICE = "dice"
+_NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def parent_note(records: SweepRecords, shown: Shown, limit: int = NOTE_LIMIT) ->
     Tables that do not fit are counted instead.
     """
     note, left_out = "", 0
-    for section in map(_plain_angles, _sections(records, shown)):
+    for section in map(_for_mlflow, _sections(records, shown)):
         fits = len(note) + len(section) + 150 <= limit
         note, left_out = (f"{note}{section}\n", left_out) if fits else (note, left_out + 1)
     more = f"\n{counted(left_out, 'more section')} did not fit here; open `index.html` or `report.md` among the artifacts.\n"
@@ -113,9 +114,11 @@ def _sections(records: SweepRecords, shown: Shown) -> Iterator[str]:
     yield from (to_markdown(table, 3) for table in chosen if table not in first)
 
 
-def _plain_angles(markdown: str) -> str:
-    """Escaped angle brackets as entities: after a backslash and one of them MLflow shows no table any more."""
-    return markdown.replace("\\<", "&lt;").replace("\\>", "&gt;")
+def _for_mlflow(markdown: str) -> str:
+    """Markdown that MLflow shows well: after a backslash and an angle bracket it shows no table; narrow cells break at one space."""
+    for mark in (*"◦≈*▾", "\\*"):
+        markdown = markdown.replace(f" {mark} |", f"{_NO_BREAK}{mark} |")
+    return markdown.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("± ", f"±{_NO_BREAK}")
 
 
 def _warnings(records: SweepRecords) -> Iterator[str]:

@@ -17,7 +17,7 @@ from gkd_bench.data.stress import StressBank
 from gkd_bench.metrics.efficiency import count_macs
 from gkd_bench.metrics.frechet import frechet_distance
 from gkd_bench.metrics.overlap import score_image
-from gkd_bench.networks.base import SegmentationNetwork, count_parameters
+from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distance import Ruler, by_first, domain_tiles, make_ruler
 from gkd_bench.stages.models import kept_networks
@@ -95,7 +95,7 @@ def _place(record: str, condition: tuple[str, int]) -> Record:
     return {"record": record, "corruption": condition[0], "strength": condition[1]}
 
 
-CANDIDATE_FIELDS = ("epoch", "val_dice", "val_dice_stressed", "stress_fsd", "parameters", "macs")
+CANDIDATE_FIELDS = ("epoch", "val_dice", "val_dice_stressed", "stress_fsd", "macs")
 
 
 def candidate_record(
@@ -112,7 +112,6 @@ def candidate_record(
         "val_dice": model.summary[f"{prefix}val/dice"],
         "val_dice_stressed": float(np.mean(dice)),
         "stress_fsd": float(np.mean(distances)) if distances else None,
-        "parameters": count_parameters(network),
         "macs": count_macs(network, (1, 1, tile, tile)),
     }
 

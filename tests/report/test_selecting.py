@@ -22,7 +22,7 @@ def sweep(rule: str = "source_val", scored: bool = True, seeds: int = 1) -> Swee
         for (trial, variant), (clean, stressed, *dice) in FACTS.items():
             labels = base("stress", "gkd", "a", None, seed, "val", trial) | {"variant": variant, "record": "candidate"}
             rows.append({**labels, "epoch": 1, "val_dice": clean, "val_dice_stressed": stressed, "stress_fsd": None,
-                         "parameters": 1, "macs": 1.0})  # fmt: skip
+                         "macs": 1.0})  # fmt: skip
             for target, score in zip("bc", dice, strict=True):
                 if scored or trial is None:
                     row = image_rows({"gkd": [score]}, "a", target)[0]

@@ -96,7 +96,7 @@ def test_a_planted_leak_into_selection_is_caught(change: dict[str, Any]) -> None
 def test_a_planted_leak_in_the_records_stops_the_report() -> None:
     """A candidate whose validation Dice was measured on a target's test split: no table is made of it."""
     leak = base("stress", "gkd", "stare", "hrf", 0, "test") | {"variant": "best", "record": "candidate", "epoch": 3}
-    numbers = {"val_dice": 0.99, "val_dice_stressed": 0.99, "stress_fsd": None, "parameters": 1, "macs": 1.0}
+    numbers = {"val_dice": 0.99, "val_dice_stressed": 0.99, "stress_fsd": None, "macs": 1.0}
     with pytest.raises(LeakError, match="stare -> hrf"):
         SweepRecords.from_dicts([*make_records(), leak | numbers], make_origin())
 
