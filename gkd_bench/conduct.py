@@ -91,6 +91,8 @@ class Conductor:
         if any(study.remaining for study in self.searches.values()):
             return None
         studies = self.results()
+        if self._lost().nodes:
+            return None
         models, scores = final_graphs(self.sweep, self.planner, studies)
         if not all(self.store.has(node.key) for node in (models + scores + trial_scores(studies)).nodes):
             return None
@@ -115,15 +117,27 @@ class Conductor:
         self._begin(engine)
         for (source, method), study in self.searches.items():
             run_study(study, self._job(source, method), engine)
+        failures = _run_all(engine, self._lost())
         studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
         timed, untimed = _split(scores, "efficiency")
-        failures = _run_all(engine, models + untimed + trial_scores(studies))
+        failures |= _run_all(engine, models + untimed + trial_scores(studies))
         plain = graph(without_distances(node) for node in untimed.nodes if self._may_be_scored_plainly(node))
         failures |= _run_all(engine, plain)
         failures |= _run_all(engine, timed)  # when nothing else runs beside it
         kept = [node for node in scores.nodes if self.store.has(node.key)]
         return SweepResult(models, graph([*kept, *plain.nodes]), tuple(studies), failures)
+
+    def _lost(self) -> Graph:
+        """Stages of complete trials that the journal remembers and the store has not, such as after a clean-up."""
+        ended = [
+            (key, trial)
+            for key, study in self.searches.items()
+            for trial in study.finished()
+            if trial.state == "complete"
+        ]
+        stages = [self._trial_stages(*key, trial.params) for key, trial in ended]
+        return graph(node for one in stages if not self.store.has(one.last) for node in one.nodes)
 
     def _may_be_scored_plainly(self, node: StageNode) -> bool:
         """An alignment network that failed must not cost the Dice of a model that is there."""
@@ -134,6 +148,8 @@ class Conductor:
         for rank, seed in enumerate(self.sweep.seeds):
             for source in self.planner.sources():
                 engine.submit(self.planner.ancestors(source, seed), rank)
+        if searches_student(self.sweep):
+            return  # every method waits for the student
         searched, base_of = searched_methods(self.sweep), self.sweep.methods.base_of
         fixed = {name: self.planner for name in self.sweep.methods.chosen() if base_of(name) not in searched}
         models, scores = model_graphs(self.sweep, fixed, self.planner)
@@ -162,7 +178,7 @@ class Conductor:
 
     def _candidates(self, key: str, source: str, method: str, number: int | None) -> list[Candidate]:
         """The kept epochs of a training, from its stress stage."""
-        labels = {"source": source, "method": method, "seed": self.sweep.seeds[0], "trial": number, "split": "val"}
+        labels = {"source": source, "method": method, "seed": self.sweep.seeds[0], "trial": number}
         artefact = self.store.get(key, verify=False)
         model = {"model": artefact.node.inputs["model"]}
         records = [record for record in artefact.records() if record["record"] == "candidate"]
@@ -199,7 +215,7 @@ class Conductor:
             return {}
         seed, found = self.sweep.seeds[0], {}
         for trial in trials:
-            if trial.state == "complete":
+            if trial.state == "complete" and self.store.has(stages[trial.number].last):
                 chosen = self._with(trial.params)
                 ruler = self.planner.with_student(chosen.sweep.networks.student)
                 nodes = ruler.scores(chosen.distill(method, source, seed), source, seed)
@@ -263,18 +279,36 @@ def value_at(tree: Mapping[str, Any], path: str) -> Any:
 
 
 def final_graphs(sweep: Sweep, planner: Planner, studies: Iterable[StudyResult]) -> tuple[Graph, Graph]:
-    """Final trainings and their scores, each searched method and its variants with its source's chosen parameters."""
+    """Final trainings and their scores, each searched method and its variants with its source's chosen parameters.
+
+    A student network that a search took for a source is the student of all methods of that source.
+    """
     best = {(study.source, study.method): study.planner for study in studies}
-    models, scores = Graph(()), Graph(())
+    models, scores, costs = Graph(()), Graph(()), [planner.efficiency("teacher")]
     for source in planner.sources():
-        base_of = sweep.methods.base_of
-        methods = {name: best.get((source, base_of(name)), planner) for name in sweep.methods.chosen()}
-        part, rated = model_graphs(sweep, methods, planner, [source])
+        own = planner.with_student(student_of(sweep, planner, source, best))
+        planners = {
+            name: best.get((source, sweep.methods.base_of(name)), planner).with_student(own.sweep.networks.student)
+            for name in sweep.methods.chosen()
+        }
+        part, rated = model_graphs(sweep, planners, own, [source])
         models, scores = models + part, scores + rated
-    students: dict[Network, Planner] = {planner.sweep.networks.student: planner}
-    students |= {chosen.sweep.networks.student: chosen for chosen in best.values()}
-    costs = [planner.efficiency("teacher"), *(chosen.efficiency("student") for chosen in students.values())]
+        costs.append(own.efficiency("student"))
     return models, scores + graph(costs)
+
+
+def searches_student(sweep: Sweep) -> list[str]:
+    """Methods whose search may change the student network; at most one, see ``config.checks``."""
+    spaces = sweep.search.spaces
+    return [
+        name for name in searched_methods(sweep) if any(path.startswith("networks.student.") for path in spaces[name])
+    ]
+
+
+def student_of(sweep: Sweep, planner: Planner, source: str, best: Mapping[tuple[str, str], Planner]) -> Network:
+    """The student of a source: the one its search took, for all methods, so that they stay comparable; else the sweep's."""
+    takers = [best[source, name] for name in searches_student(sweep) if (source, name) in best]
+    return (takers[0] if takers else planner).sweep.networks.student
 
 
 def model_graphs(
@@ -290,7 +324,6 @@ def model_graphs(
                 scores += planner.scores(host, source, seed)
             for name, chosen in methods.items():
                 models += [*chosen.ancestors(source, seed), *chosen.student(name, source, seed)]
-                ruler = planner.with_student(chosen.sweep.networks.student)
-                scores += ruler.scores(chosen.distill(name, source, seed), source, seed)
+                scores += planner.scores(chosen.distill(name, source, seed), source, seed)
     aligned = [node for node in scores if node.kind == "alignment"]
     return graph([*models, *aligned]), graph(node for node in scores if node.kind != "alignment")

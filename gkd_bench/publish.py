@@ -75,7 +75,7 @@ def publish(
 
 def report_again(names: Sequence[str], store: Store, root: Path, wanted: Wanted, console: Console) -> None:
     """Make the report of one sweep, or of several as one, from their records. Raises GkdBenchError for unknown names."""
-    report(merged([load_sweep_records(name, root) for name in names]), store, wanted, console)
+    report(merged([load_sweep_records(name, root) for name in dict.fromkeys(names)]), store, wanted, console)
 
 
 def report(saved: SavedSweep, store: Store, wanted: Wanted, console: Console) -> None:
@@ -118,10 +118,11 @@ def _track(records: SweepRecords, beside: Extras, files: ReportFiles, wanted: Wa
     tracked = write_tracking(records, backend, wanted.tracking.experiment, shown, beside)
     if tracked.warning:
         console.print(f"[yellow]{tracked.warning}[/yellow]")
+    if not tracked.run_id:
         return
     dashboard = ui_command(backend, tracked)
     console.print(f"MLflow: {tracked.written} runs written. Browse the comparison:", highlight=False)
-    for line in (dashboard.command, dashboard.link, dashboard.run_link):
+    for line in (dashboard.command, dashboard.link, dashboard.run_link, *dashboard.model_links):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 

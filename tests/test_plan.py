@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gkd_bench.conduct import model_graphs
+from gkd_bench.conduct import StudyResult, final_graphs, model_graphs
 from gkd_bench.config.load import with_parameters
 from gkd_bench.config.schema import Sweep
 from gkd_bench.plan import Planner, graph
@@ -164,6 +164,22 @@ def test_all_methods_of_a_source_are_measured_with_the_same_alignment_networks()
     gkd = trial.distill("gkd", "phantom_clear", 0)
     assert gkd.inputs["san"] != students[0].inputs["alignment"]
     assert gkd.key in {node.inputs["model"] for node in students}
+
+
+def test_a_searched_student_is_the_student_of_every_method_of_its_source(planner: Planner) -> None:
+    """Otherwise a wider student of one method would be compared with a narrow student alone."""
+    space = {"gkd": {"networks.student.width": {"choice": [0.5, 1.0]}}}
+    whole = planner.of(sweep(search={"trials": 2, "spaces": space}))
+    taken = whole.of(with_parameters(whole.sweep, {"networks.student.width": 0.5, "methods.gkd.intra": 0.7}))
+    models, scores = final_graphs(whole.sweep, whole, [StudyResult("phantom_clear", "gkd", taken)])
+    widths: dict[str, set[float]] = {}
+    for node in models.nodes:
+        if node.kind in ("baseline", "distill"):
+            widths.setdefault(node.labels["source"], set()).add(node.settings["network"]["width"])
+    assert widths == {"phantom_clear": {0.5}, "phantom_dim": {1.0}, "phantom_warm": {1.0}}
+    gkd = next(n for n in models.nodes if (n.labels.get("method"), n.labels["source"]) == ("gkd", "phantom_clear"))
+    assert gkd.settings["options"]["intra"] == 0.7
+    assert {node.settings["network"]["width"] for node in scores.by_kind()["efficiency"]} == {0.5, 1.0}
 
 
 def test_missing_domains_are_never_planned() -> None:

@@ -287,6 +287,19 @@ def _objectives(sweep: Sweep) -> Iterator[Problem]:
         yield _about(("selection", "pick"), text, path)
 
 
+def _student_search(sweep: Sweep) -> Iterator[Problem]:
+    path: Path = ("search", "spaces")
+    takers = [
+        name for name, space in sweep.search.spaces.items() if any(p.startswith("networks.student.") for p in space)
+    ]
+    if len(takers) > 1:
+        text = (
+            f"{' and '.join(takers)} all search networks.student; the student a search takes is that of every method, so "
+            "only one of them may"
+        )
+        yield Problem(path, text)
+
+
 def _stress(sweep: Sweep) -> Iterator[Problem]:
     yield from _twice(sweep.data.stress.corruptions, ("data", "stress", "corruptions"))
     yield from _twice(sweep.data.stress.strengths, ("data", "stress", "strengths"))
@@ -343,6 +356,7 @@ CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
     _gkd,
     _spaces,
     _objectives,
+    _student_search,
     _stress,
     _trials,
     _grace,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gkd_bench.data.digests import file_digest
 from gkd_bench.data.splits import Split
-from gkd_bench.errors import StoreError
+from gkd_bench.errors import LeakError, StoreError
 
 MANIFEST = "manifest.json"
 WORKING = ("images", "labels", "fov")
@@ -138,6 +138,14 @@ class TestImages(_Images):
 
 
 AnyImages = SourceImages | TestImages
+
+
+def require_source(images: object) -> None:
+    """Raise LeakError unless these are images of a source's training or validation split."""
+    if not isinstance(images, SourceImages):
+        raise LeakError(
+            f"{type(images).__name__} were handed to code that trains or selects; pass source_splits().train or .val instead"
+        )
 
 
 @dataclass(frozen=True)

@@ -84,33 +84,33 @@ def sweep_folder(store: Path, name: str) -> Path:
 def merged(sweeps: Sequence[SavedSweep]) -> SavedSweep:
     """Several sweeps as one, ``a+b``; a single one as it is.
 
-    Equal trainings are counted once. A method that was trained differently in two sweeps becomes ``method@sweep`` in the
-    later one.
+    Equal trainings are counted once. A method that was trained with other settings in two sweeps becomes
+    ``method@sweep`` in the later one. A domain that one of them has is not missing.
 
     Raises:
         GkdBenchError: the sweeps cannot stand in one table: another selection rule, other data under the same name, or
-            another teacher or student alone for the same source and seed, which methods would be compared with.
+            another teacher or student alone, which methods would be compared with.
     """
     first, *others = sweeps
     if not others:
         return first
     _refuse(_mismatches(sweeps))
     name = "+".join(one.name for one in sweeps)
-    seen: dict[tuple[Any, ...], str] = {}
+    seen: dict[tuple[str, ...], str] = {}
     records: list[Record] = []
+    origins: list[Origin] = []
+    there = {domain for one in sweeps for domain in one.origin.fingerprints}
     for one in sweeps:
         renamed = _renamed(one, seen)
-        _refuse(
-            [
-                f"{one.name}: {method} differs from that of an earlier sweep"
-                for method in renamed
-                if method in REFERENCES
-            ]
-        )
-        records += [_under(record, name, one.name, renamed) for record in one.records]
+        _refuse([f"{one.name}: {name} differs from that of an earlier sweep" for name in REFERENCES if name in renamed])
+        records += [
+            _under(record, name, one.name, renamed) for record in one.records if record.get("domain") not in there
+        ]
+        variants = {f"{key}@{one.name}" if key in renamed else key: entry for key, entry in one.origin.variants.items()}
+        origins.append(replace(one.origin, variants=variants))
     unique = {json.dumps(record, sort_keys=True): record for record in records}
     stages = {node.key: node for one in sweeps for node in one.stages}
-    return SavedSweep(name, tuple(unique.values()), _joined([one.origin for one in sweeps]), tuple(stages.values()))
+    return SavedSweep(name, tuple(unique.values()), _joined(origins), tuple(stages.values()))
 
 
 def _mismatches(sweeps: Sequence[SavedSweep]) -> list[str]:
@@ -123,15 +123,22 @@ def _mismatches(sweeps: Sequence[SavedSweep]) -> list[str]:
     return problems + [f"domain {name} was prepared differently" for name, found in prints.items() if len(found) > 1]
 
 
-def _renamed(sweep: SavedSweep, seen: dict[tuple[Any, ...], str]) -> set[str]:
-    """Methods of which a final training differs from that of an earlier sweep; the others' trainings are noted as seen."""
-    finals = {
-        (record["source"], record["method"], record["seed"]): str(record["model"])
-        for record in sweep.records
-        if record["record"] == "candidate" and record["trial"] is None
-    }
-    renamed = {cell[1] for cell, model in finals.items() if seen.get(cell, model) != model}
-    seen.update({cell: model for cell, model in finals.items() if cell[1] not in renamed})
+def _renamed(sweep: SavedSweep, seen: dict[tuple[str, ...], str]) -> set[str]:
+    """Methods that were trained with other settings than in an earlier sweep; what the others are is noted as seen.
+
+    A searched method may have other settings for every source; a reference is the same everywhere.
+    """
+    facts: list[tuple[str, dict[tuple[str, ...], str]]] = []
+    for record in sweep.records:
+        if record["record"] == "candidate" and record["trial"] is None:
+            method, model = str(record["method"]), str(record["model"])
+            source, seed, settings = str(record["source"]), str(record["seed"]), sweep.origin.settings.get(model)
+            place: tuple[str, ...] = (method,) if method in REFERENCES else (method, source)
+            known = {place: json.dumps(settings, sort_keys=True)} if settings is not None else {}
+            facts.append((method, {**known, (method, source, seed): model}))
+    renamed = {method for method, fact in facts if any(seen.get(key, value) != value for key, value in fact.items())}
+    for method, fact in facts:
+        seen |= fact if method not in renamed else {}
     return renamed
 
 
@@ -151,6 +158,7 @@ def _joined(origins: Sequence[Origin]) -> Origin:
         origins[0],
         sources=union(one.sources for one in origins),
         targets=union(one.targets for one in origins),
+        pairs=tuple(dict.fromkeys((s, t) for one in origins for s in one.sources for t in (s, *one.targets))),
         variants={name: entry for one in origins for name, entry in one.variants.items()},
         sweep_yaml="---\n".join(one.sweep_yaml for one in origins),
         command=" && ".join(one.command for one in origins),

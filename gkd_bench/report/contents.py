@@ -102,26 +102,30 @@ def _judgement(evidence: Evidence, metric: str) -> Iterator[str]:
 
 
 def _without_significance(evidence: Evidence, metric: str, methods: Iterable[str]) -> str:
-    ahead = {name: comparison.wins(evidence, metric, name) for name in methods}
+    counts = {name: comparison.wins(evidence, metric, name) for name in methods}
     named = [
-        f"{method_title(name)} on {won} of {won + tied + lost}" for name, (won, tied, lost) in ahead.items() if won
+        f"{method_title(name)} ahead on {won}, behind on {lost} of {won + tied + lost}"
+        for name, (won, tied, lost) in counts.items()
+        if won or lost
     ]
-    if not named:
-        return f"No method beats the student alone on a foreign domain by more than a tie ({metric_tie(metric):g})"
+    tie = f"by more than a tie ({metric_tie(metric):g})"
+    if not any(won for won, _, _ in counts.values()):
+        return f"No method beats the student alone on a foreign domain {tie}{'; ' if named else ''}{listed(named)}"
     too_few = ", with so few test subjects none could be" if evidence.powerless(metric) else ""
     return (
-        f"No method beats the student alone by more than a tie ({metric_tie(metric):g}) and significantly ({_TESTED}) on any "
-        f"foreign pair{too_few}; ahead by more than a tie: {listed(named)} pairs"
+        f"No method beats the student alone {tie} and significantly ({_TESTED}) on any foreign pair{too_few}; "
+        f"by more than a tie: {listed(named)} pairs"
     )
 
 
 def _on_average(evidence: Evidence, metric: str) -> str:
-    """Methods whose mean difference over all foreign pairs is significant and no tie; empty without any."""
+    """Methods whose mean difference over all foreign pairs is significant; empty without any."""
     gains = comparison.overall_gains(evidence, metric, ALONE, evidence.distilled)
     named = [
-        f"{method_title(name)} {float(gain.value or 0):+.{metric_decimals(metric)}f} (p = {gain.p:.2g})"
+        f"{method_title(name)} {float(gain.value or 0):+.{metric_decimals(metric)}f} (p = {gain.p:.2g}"
+        f"{', smaller than a tie' if 'tie' in gain.flags else ''})"
         for name, gain in gains.items()
-        if gain.flags & {"better", "worse"} and "tie" not in gain.flags and gain.p is not None
+        if gain.flags & {"better", "worse"} and gain.p is not None
     ]
     if not named:
         return ""
@@ -137,8 +141,7 @@ def _score_tables(evidence: Evidence) -> Iterator[Table]:
     if not evidence.metrics:
         return
     yield from (tables.matrix(records, headline, method) for method in records.methods)
-    best = best_students(evidence)
-    yield from (tables.matrix(records, metric, name) for metric in _further(evidence) for name in best)
+    yield from (tables.matrix(records, metric, name) for metric in _further(evidence) for name in records.methods)
     yield comparison.comparison(records)
     yield comparison.further_comparison(records)
     yield significance(records, ALONE)

@@ -34,13 +34,31 @@ def health_table(records: SweepRecords) -> Table:
 
 
 def health_warnings(records: SweepRecords) -> list[str]:
-    """The warnings of failed checks in plain words, each once, with where it was seen and how often."""
+    """The warnings of failed checks in plain words, one for each check and place, with how often it was seen."""
     frame = records.of("health")
-    warned = frame[frame["warning"].notna()].fillna({"source": "", "host": ""})
-    groups = grouped(warned, ["kind", "source", "host", "warning"])
+    warned = frame[frame["warning"].notna()].fillna({"source": "", "host": "", "method": ""})
+    names = ["kind", "source", "host", "method", "check"]
+    found = [
+        f"{' '.join(filter(None, (kind, host or method_title(method), source)))}: "
+        f"{part['warning'].iloc[0]} ({_times(len(part))})"
+        for (kind, source, host, method, _), part in grouped(warned, names)
+    ]
+    return [*_unchosen(records), *found]
+
+
+def _times(count: int) -> str:
+    return f"in {count} runs, the first of them shown" if count > 1 else "in 1 run"
+
+
+def _unchosen(records: SweepRecords) -> list[str]:
+    """A line when final trainings have nothing that the selection rule could read."""
+    finals = records.final("image", "test")
+    models = set(finals["model"].unique()) - set(records.chosen_variants)
+    if not models or records.origin.rule == "source_val":
+        return []
     return [
-        f"{' '.join(filter(None, (kind, host, source)))}: {warning} (in {len(part)} run{'s' if len(part) > 1 else ''})"
-        for (kind, source, host, warning), part in groups
+        f"the rule {records.origin.rule} could not be applied to {len(models)} trainings, whose validation under stress is not "
+        "there: their epoch of best validation Dice stands in"
     ]
 
 

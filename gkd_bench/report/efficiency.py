@@ -36,10 +36,10 @@ def efficiency_table(records: SweepRecords) -> Table:
     rows = tuple(
         (Cell(method_title(method)), *_row(evidence, metric, method, names, part))
         for names, part in places
-        for method in _methods(records, names[0])
+        for method in _methods(records, names[0], names[1])
     )
     caption = sentences(
-        f"{metric_title(metric)} over the foreign pairs that every method has; students share a network, so their costs are the same",
+        f"{metric_title(metric)} over the foreign pairs that every method has. Methods of one network cost the same",
         INTERVAL,
         "One tile at batch 1 after warm-up: multiply-accumulates, latency (median and 95th percentile), and the peak memory of one pass",
         "Timings are of the machine that the report names",
@@ -48,9 +48,12 @@ def efficiency_table(records: SweepRecords) -> Table:
     return Table("efficiency", "What the networks cost", caption, columns, ordered, "efficiency")
 
 
-def _methods(records: SweepRecords, role: str) -> list[str]:
-    named = [method for method in records.methods if (method == TEACHER) is (role == TEACHER)]
-    return named or [role]
+def _methods(records: SweepRecords, role: str, network: str) -> list[str]:
+    """Methods whose final trainings have the network; the role itself when nothing was scored."""
+    scores = records.seed_scores
+    having = set(scores[scores["network"] == network]["method"]) if len(scores) else set()
+    named = [method for method in records.methods if (method == TEACHER) is (role == TEACHER) and method in having]
+    return named or ([] if records.methods else [role])
 
 
 def _row(evidence: Evidence, metric: str, method: str, names: tuple[str, ...], part: pd.DataFrame) -> tuple[Cell, ...]:

@@ -125,8 +125,10 @@ class Evidence:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Every source -> target in table order."""
-        return [(source, target) for source in self.records.sources for target in self.records.targets]
+        """Every source -> target that was asked for, in table order."""
+        asked = set(self.records.origin.pairs)
+        every = [(source, target) for source in self.records.sources for target in self.records.targets]
+        return [pair for pair in every if not asked or pair in asked]
 
     @cached_property
     def students(self) -> list[str]:

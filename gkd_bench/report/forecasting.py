@@ -55,7 +55,7 @@ def forecast_table(records: SweepRecords) -> Table:
         Column("mae", "mean absolute error", "down"),
         Column("mae_mean", "the same for the mean drop", "down"),
         Column("skill", "skill", "up", decimals=2, signed=True),
-        Column("rank", "rank correlation", "up", decimals=2, signed=True, interval=True),
+        Column("rank", "prediction against drop", "up", decimals=2, signed=True, interval=True),
         Column("rank_within", "within one method", "up", decimals=2, signed=True),
         Column("reason", "why not"),
     )
@@ -65,11 +65,25 @@ def forecast_table(records: SweepRecords) -> Table:
         f"Drop: in-domain minus target {metric_title(Evidence.of(records).headline)} of the same network",
         "Each target is predicted from the other domains, without any of its labels. Skill: 1 - squared error / that of the mean "
         "drop of the other targets (1 perfect, 0 no better)",
-        "Rank correlation: Spearman, [ ] 95 % bootstrap interval over source -> target pairs, since networks of one pair are not "
-        "independent",
+        "Prediction against drop: Spearman, [ ] 95 % bootstrap interval over source -> target pairs, since networks of one pair are "
+        "not independent; it says nothing of the sign of a fitted slope",
+        *_plain_rank(records),
         *(forecast.verdict for forecast in found if forecast.points),
     )
     return Table("forecast", "Can the drop on a new domain be foretold?", caption, columns, rows, "forecast")
+
+
+def _plain_rank(records: SweepRecords) -> list[str]:
+    """How the distance itself goes with the drop, over all points: the sign that a fit may hide."""
+    points = forecast_points(records)
+    if len(points) < 3:
+        return []
+    distance, drop = (pd.Series(values) for values in ([p.fsd for p in points], [p.drop for p in points]))
+    rank = float(distance.rank().corr(drop.rank()))
+    if not math.isfinite(rank):
+        return []
+    words = "a larger distance went with a larger drop" if rank > 0 else "a larger distance went with a smaller drop"
+    return [f"FSD against drop itself ({len(points)} points, Spearman): {rank:+.2f}, {words}"]
 
 
 def forecast_results(records: SweepRecords) -> tuple[Forecast, ...]:

@@ -55,6 +55,7 @@ class Origin:
     Attributes:
         sources: source domains in table order; none = those with results, and those left out, by name.
         targets: target domains likewise; a domain with results that is not named follows by name.
+        pairs: pairs of a report of several sweeps, which need not ask for every source -> target; none = all.
         rule: selection rule.
         pick: how one point of a Pareto front is taken; only said in captions.
         variants: variant of a method -> ``{"of": method, "set": {option: value}}``.
@@ -69,6 +70,7 @@ class Origin:
 
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
     rule: str = "source_val"
     pick: str = "rule"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -83,7 +85,8 @@ class Origin:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
         """The origin that ``to_json`` wrote."""
-        return cls(**{**value, "sources": tuple(value["sources"]), "targets": tuple(value["targets"])})
+        pairs = tuple((source, target) for source, target in value["pairs"])
+        return cls(**{**value, "sources": tuple(value["sources"]), "targets": tuple(value["targets"]), "pairs": pairs})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ _NOTED: tuple[Section, ...] = ("answer", "comparison", "matrix", "efficiency", "
 _SHOWN_WARNINGS = 3
 _DICE = "dice"
 _NO_BREAK = "\u00a0"
+_MARK = re.compile(r" ((?:[◦≈▾]|\\\*)(?:\*\*|</ins>)? \|)")  # a mark at the end of a cell
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,7 @@ def _sections(records: SweepRecords, shown: Shown) -> Iterator[str]:
 
 def _for_mlflow(markdown: str) -> str:
     """Markdown that MLflow shows well: after a backslash and an angle bracket it shows no table; narrow cells break at one space."""
-    for mark in (*"◦≈*▾", "\\*"):
-        markdown = markdown.replace(f" {mark} |", f"{_NO_BREAK}{mark} |")
+    markdown = _MARK.sub(rf"{_NO_BREAK}\1", markdown)
     return markdown.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("± ", f"±{_NO_BREAK}")
 
 

@@ -30,9 +30,16 @@ TRAINED_KINDS = ("teacher", "baseline", "semantic", "alignment", "distill")
 SCORED_KINDS = ("teacher", "baseline", "distill")
 OWN_SPACE = "aligned_own"
 FOREIGN = "foreign"
-_EFFICIENCY = ("parameters", "macs", "latency_p50_ms", "latency_p95_ms", "peak_memory_mb")
+_COST = ("parameters", "macs", "latency_p50_ms")
+_FURTHER_COST = ("latency_p95_ms", "peak_memory_mb")
 PROMINENT = ("dice", "hd95", "nsd", "cldice", "ece")
 """One metric each of overlap, distance, surface, topology and calibration; the others are listed below them."""
+_BY_TARGET = (
+    "dice",
+    "hd95",
+    "nsd",
+    "ece",
+)  # MLflow's comparison shows seven names at first: none before these but cost
 _NARROW_TITLES = {"scratch": "alone", "baseline": "start (student)"}
 """Lists of groups cut long names, and MLflow makes a group's colour of its name: these stay readable and distinct."""
 _ILLEGAL = re.compile(r"[^0-9A-Za-z_\-. :/]")
@@ -169,7 +176,7 @@ def _training_runs(
             params={**_flat(records.origin.settings.get(key, {})), **_facts(row)},
             finals={**scored, **_validation(picked), **cost, **health.get(key, {})},
             curves=curves.get(key, ()),
-            seconds=cost.get("cost/train_seconds", 0.0),
+            seconds=cost.get("training/seconds", 0.0),
         )
 
 
@@ -223,9 +230,9 @@ def _target_scores(records: SweepRecords) -> _Scores:
 
 
 def _metric_name(metric: str, place: str) -> str:
-    if metric not in PROMINENT:
-        return f"other/{metric}/{place}"
-    return f"{FOREIGN}/{metric}" if place == FOREIGN else f"{metric}/{place}"
+    if metric in PROMINENT and place == FOREIGN:
+        return f"{FOREIGN}/{metric}"
+    return f"{metric}/{place}" if metric in _BY_TARGET else f"other/{metric}/{place}"
 
 
 def _distances(records: SweepRecords) -> _Scores:
@@ -268,13 +275,14 @@ def _validation(candidate: Candidate | None) -> dict[str, float]:
 
 def _costs(records: SweepRecords, row: Mapping[str, Any], spent: Mapping[Any, Any]) -> dict[str, float]:
     """What the network costs to run (measured once per network) and what this training took."""
-    training = {"cost/train_seconds": spent.get("seconds"), "cost/train_steps": spent.get("steps")}
+    training = {"training/seconds": spent.get("seconds"), "training/steps": spent.get("steps")}
     measured = records.of("efficiency")
     measured = measured[measured["network"] == row["network"]]
     if row["kind"] not in SCORED_KINDS or measured.empty:
         return finite({"cost/parameters": spent.get("parameters"), **training})
     first = measured.iloc[0]
-    return finite({**{f"cost/{name}": first[name] for name in _EFFICIENCY}, **training})
+    further = {f"other/{name}": first[name] for name in _FURTHER_COST}
+    return finite({**{f"cost/{name}": first[name] for name in _COST}, **further, **training})
 
 
 def _health(part: pd.DataFrame) -> Iterator[tuple[str, float]]:

@@ -121,7 +121,9 @@ def search_summary(records: SweepRecords) -> Table:
     columns += [Column("other", "other", decimals=0), Column("taken", "taken trial", decimals=0)]
     columns += [_objective_column(name) for name in names] + [Column("params", "its parameters")]
     rows = tuple(_summary_row(study, names) for study in studies)
-    rule = f"Taken by: {RULES[records.origin.rule].title}"
+    several = any(len(study.objectives) > 1 for study in studies)
+    taken = RULES[records.origin.rule].title
+    rule = f"Taken of the Pareto front: {PICKS[records.origin.pick]} ({taken})" if several else f"Taken by: {taken}"
     caption = sentences(_ONLY_SOURCE, rule)
     return Table("search", "Search: the trial of every study that was taken", caption, tuple(columns), rows, "search")
 

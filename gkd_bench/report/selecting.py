@@ -84,7 +84,7 @@ def _regret_column(rule: str, metric: str) -> Column:
 
 
 def _used(records: SweepRecords, rule: str) -> str:
-    return " (used)" if records.origin.rule == rule else ""
+    return " (used)" if records.origin.rule == rule and records.origin.pick == "rule" else ""
 
 
 def _choices(

@@ -27,7 +27,7 @@ _HEADLINE = "foreign/dice"
 _OVERVIEW = (_HEADLINE, "in_domain/dice", "stressed/dice")
 _TRAINING_COLUMNS = (
     _HEADLINE, "in_domain/dice", "source_val/dice", "stressed/dice", "foreign/hd95", "foreign/cldice", "foreign/ece",
-    "cost/parameters", "cost/macs", "cost/latency_p50_ms", "cost/train_seconds",
+    "cost/parameters", "cost/macs", "cost/latency_p50_ms", "training/seconds",
 )  # fmt: skip
 _SHOWN_CURVES = ("val/", "loss/", "grad_ratio/", "grad_cosine/")
 _RUN_NAME = "attributes.`Run Name`"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd_bench.data.cache import SourceImages
+from gkd_bench.data.cache import SourceImages, require_source
 from gkd_bench.metrics.overlap import score_image
 from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
 from gkd_bench.stages.collective import gather
@@ -86,8 +86,9 @@ def validation_dice(
 ) -> dict[str, float]:
     """``val/dice``: mean over the source's validation images of the Dice inside the field of view, at threshold 0.5.
 
-    The images are shared out over the ranks of the stage.
+    The images are shared out over the ranks of the stage. Raises LeakError for images of a test split.
     """
+    require_source(images)
     place, tile = context.place, int(context.setting("tile"))
     scores = []
     for index in range(place.rank, len(images), place.workers):

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from gkd_bench.config.schema import StressStage
-from gkd_bench.data.cache import SourceImages
+from gkd_bench.data.cache import SourceImages, require_source
 from gkd_bench.data.stress import StressBank
 from gkd_bench.metrics.efficiency import count_macs
 from gkd_bench.metrics.frechet import frechet_distance
@@ -62,6 +62,7 @@ def dice_records(context: StageContext, network: SegmentationNetwork, bank: Stre
 
 def image_dice(context: StageContext, network: SegmentationNetwork, images: SourceImages, index: int) -> float:
     """Dice of one image inside the field of view at threshold 0.5, as in validation."""
+    require_source(images)
     probability = predict(network, images.image(index), int(context.setting("tile")), context.device, OVERLAP)
     score = score_image(probability, images.label(index), images.fov(index), 0.5)
     return float(score.metrics()["dice"] or 0.0)

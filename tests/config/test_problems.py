@@ -229,6 +229,15 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         | {"data": {"domains": ["phantom_clear"], "tile": 48}, "networks": {"student": {"name": "enet"}}},
         "'mobile_unet' needs tiles that are a multiple of 32 pixels, data.tile is 48",
     ),
+    "two searches of the student": (
+        {
+            "methods": {"kd": {}, "gkd": {}},
+            "search": {
+                "spaces": {name: {"networks.student.width": {"low": 0.1, "high": 1.0}} for name in ("kd", "gkd")}
+            },
+        },
+        "search.spaces: kd and gkd all search networks.student; the student a search takes is that of every method",
+    ),
     "unknown corruption": (
         {"data": {"domains": ["phantom_clear"], "stress": {"corruptions": ["blurr"]}}},
         "data.stress.corruptions.0: must be 'gamma', 'contrast', 'colour_cast', 'blur', ",

@@ -13,7 +13,7 @@ from gkd_bench.report.archive import ORIGIN, RECORDS, SavedSweep, load_sweep_rec
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.store.node import StageNode
 
-from .made_up import make_origin, make_records
+from .made_up import make_origin, make_records, model_key
 
 NODE = StageNode("distill", {"tile": 32}, 0, {"source": "stare@1"}, labels={"source": "stare", "method": "gkd"})
 
@@ -100,6 +100,30 @@ def test_a_method_trained_differently_stands_under_the_later_sweeps_name() -> No
 def test_sweeps_that_cannot_stand_in_one_table_are_refused(second: SavedSweep, words: str) -> None:
     with pytest.raises(GkdBenchError, match=words):
         merged([sweep("a"), second])
+
+
+def test_other_settings_of_a_reference_are_refused_even_for_another_source_or_seed() -> None:
+    """Two student widths under one name would be averaged as if they were seeds of one network."""
+    narrow, wide = (
+        {model_key("scratch", source, seed): {"network": {"width": width}} for seed in (0, 1, 2)}
+        for source, width in (("stare", 0.25), ("hrf", 1.0))
+    )
+    with pytest.raises(GkdBenchError, match="scratch differs"):
+        merged([sweep("a", of_source("stare"), settings=narrow), sweep("b", of_source("hrf"), settings=wide)])
+
+
+def test_a_domain_that_one_sweep_has_is_not_missing() -> None:
+    lost = {"record": "missing", "sweep": "a", "domain": "hrf", "reason": "not there"}
+    first = sweep("a", lambda record: record.get("target") != "hrf", fingerprints={})
+    both = merged([replace(first, records=(*first.records, lost)), sweep("b")])
+    assert SweepRecords.from_dicts(both.records, both.origin).missing == {}
+
+
+def test_a_renamed_variant_keeps_its_own_description() -> None:
+    other = {"gkd_intra": {"of": "gkd", "set": {"cross": 0.0}}}
+    both = merged([sweep("a"), sweep("b", change=other_model("gkd_intra"), variants=other)])
+    assert both.origin.variants["gkd_intra"]["set"] == {"inter": 0.0, "cross": 0.0}
+    assert both.origin.variants["gkd_intra@b"] == other["gkd_intra"]
 
 
 def test_origins_are_joined() -> None:

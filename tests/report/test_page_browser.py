@@ -165,7 +165,7 @@ def test_method_metric_and_mode_change_all_cells(page: Page) -> None:
     page.select_option("#heat-metric", "dice_fov")
     page.locator(".segments label", has_text="difference to student alone").click()
     assert cell(page, 0, 2).inner_text().startswith("+0.0")
-    page.locator(".segments label", has_text="drop from in-domain").click()
+    page.locator(".segments label", has_text="change from own domain").click()
     assert cell(page, 0, 0).inner_text() == "home" and cell(page, 0, 2).inner_text().startswith("+0.1")
 
 

@@ -64,6 +64,13 @@ def test_note_has_nothing_that_hides_tables_in_mlflow(sweep_records: SweepRecord
     assert "p &lt; 0.05" in parent_note(sweep_records, replace(whole, answer="p < 0.05"))
 
 
+def test_narrow_cells_of_the_note_break_before_the_interval_only(sweep_records: SweepRecords, whole: Shown) -> None:
+    note = parent_note(sweep_records, whole)
+    assert "| chase_db1 | chase_db1\u00a0◦ | 0.796 ±\u00a00.007\u00a0◦ |" in note
+    assert "\u00a0◦** |" in note
+    assert "± " not in note
+
+
 def test_note_shows_the_sections_that_answer_before_the_others(sweep_records: SweepRecords) -> None:
     sections = ("efficiency", "matrix", "answer", "comparison", "health")
     tables = [

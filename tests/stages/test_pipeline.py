@@ -21,11 +21,13 @@ from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.evaluate import spread_ranks
 from gkd_bench.stages.loop import Loop
 from gkd_bench.stages.models import kept_networks, load_aligned, load_network, load_prior
-from gkd_bench.stages.predict import predict
+from gkd_bench.stages.monitor import Workplace
+from gkd_bench.stages.predict import predict, validation_dice
+from gkd_bench.stages.stress import image_dice
 from gkd_bench.store.artefacts import Artefact
 from gkd_bench.store.node import StageNode
 
-from .lab import DOMAINS, TINY, Lab
+from .lab import DOMAINS, TINY, Lab, Recorder
 
 SOURCE, TARGET = DOMAINS
 CPU = torch.device("cpu")
@@ -264,6 +266,18 @@ def test_a_planted_leak_is_caught(empty: Lab, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(supervised, "source_sampler", leaky)
     with pytest.raises(LeakError, match="test split"):
         empty.run(empty.planner.baseline(SOURCE, 0))
+
+
+def test_a_test_split_cannot_select_an_epoch(trained: Lab) -> None:
+    """Validation is selection: handed test images it refuses, whatever the type checker was told."""
+    node = trained.planner.baseline(SOURCE, 0)
+    context = StageContext(node, Workplace(trained.folder, trained.cache), Recorder(), trained.store)
+    network = load_network(trained.store.get(node.key), CPU)
+    for images in (context.domain().test_split().images, context.domain().test_split()):
+        with pytest.raises(LeakError, match="trains or selects"):
+            validation_dice(network, images, context)  # type: ignore[arg-type]
+        with pytest.raises(LeakError, match="trains or selects"):
+            image_dice(context, network, images, 0)  # type: ignore[arg-type]
 
 
 def test_no_training_stage_reads_a_target_domain(trained: Lab) -> None:

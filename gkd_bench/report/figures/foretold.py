@@ -19,7 +19,7 @@ from gkd_bench.report.palette import INK, MUTED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FSD = "Fréchet distance, target from source"
+_FSD = "Fréchet distance of the aligned vectors, target from source"
 
 
 def forecast_scatter(records: SweepRecords, extras: Extras) -> Figure | None:

@@ -108,9 +108,7 @@ def _terms(
     records: SweepRecords, prefixes: Sequence[str], labels: Sequence[str], name: str, title: str, caption: str
 ) -> Figure | None:
     frame = _epochs(records)
-    terms = {
-        name.removeprefix(start) for start in prefixes for name in map(str, frame.columns) if name.startswith(start)
-    }
+    terms = _terms_of(frame, prefixes)
     frame = (
         frame.dropna(subset=[f"{prefixes[0]}{term}" for term in sorted(terms)], how="all") if terms else frame.iloc[:0]
     )
@@ -135,6 +133,12 @@ def _terms(
         legend(drawing, _term_handles(looks))
         alt = _terms_alt(frame, methods, prefixes[0], labels[0])
         return finish(drawing, name, "health", title, caption.format(seeds=_seeds(frame)), alt)
+
+
+def _terms_of(frame: pd.DataFrame, prefixes: Sequence[str]) -> set[str]:
+    """Terms that have a number in any row; other stages' terms are columns too, all empty."""
+    filled = [str(name) for name in frame.columns if frame[name].notna().any()]
+    return {name.removeprefix(start) for start in prefixes for name in filled if name.startswith(start)}
 
 
 def _term_row(
@@ -164,7 +168,9 @@ def _same_limits(axes: Sequence[Axes], low: float, high: float) -> None:
 
 def _same_log(axes: Sequence[Axes]) -> None:
     """One logarithmic scale for a row, wide enough for all positive numbers in it."""
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for one in axes for line in one.lines] or [np.ones(1)])
+    lines = [np.asarray(line.get_ydata(), float) for one in axes for line in one.lines]
+    bands = [np.asarray(path.vertices)[:, 1] for one in axes for band in one.collections for path in band.get_paths()]
+    values = np.concatenate([*lines, *bands] or [np.ones(1)])
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     for one in axes:

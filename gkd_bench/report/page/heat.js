@@ -20,7 +20,7 @@ function startHeat() {
   const metric = () => metrics.get(state.metric);
   const shown = (one) => (one ? MODES[state.mode].of(one) : undefined);
   const left_out = (row, column) => data.missing[data.sources[row]] ?? data.missing[data.targets[column]];
-  const goodness = () => (state.mode === "drop" ? -1 : metric().up ? 1 : -1);
+  const goodness = () => (metric().up ? 1 : -1);
 
   /** Smallest and largest number in this mode over all methods, so that switching methods compares them.
    *  The teacher's lead would drown the differences between students; its own colours end at the ends of theirs. */
@@ -70,14 +70,14 @@ function startHeat() {
   }
 
   function caption() {
-    const what = { value: "", gain: ", difference to student alone", drop: ", drop from in-domain" }[state.mode];
+    const what = { value: "", gain: ", difference to student alone", drop: ", change from own domain" }[state.mode];
     return `${titles.get(state.method)}, ${metric().title}${what}`;
   }
 
   function modeNote() {
     if (state.mode === "value") return "One colour scale for all methods; brighter is better.";
     const words = "One colour scale for all students; purple is better, orange worse. ";
-    if (state.mode === "drop") return `${words}Positive: worse than at home.`;
+    if (state.mode === "drop") return `${words}Score on the target minus the same networks' score at home.`;
     return `${words}* better, ▾ worse than the student alone, p < 0.05 after Holm's correction; ≈ a tie.`;
   }
 
@@ -96,7 +96,7 @@ function startHeat() {
     const lines = [];
     const to = (low, high, signed) => `${number(low, decimals, signed)} to ${number(high, decimals, signed)}`;
     const seeds = `${one.n ?? 0} seed${one.n === 1 ? "" : "s"}`;
-    lines.push([`95 % t interval, n = ${seeds}`, one.h === undefined ? "needs two seeds" : to(one.v - one.h, one.v + one.h)]);
+    lines.push([`95 % t interval, n = ${seeds}`, one.h === undefined ? "needs two seeds" : `± ${number(one.h, decimals)}`]);
     if (one.l !== undefined && one.u !== undefined) {
       lines.push([`95 % bootstrap, seeds and ${one.s} test subjects`, to(one.l, one.u)]);
     }
@@ -105,7 +105,7 @@ function startHeat() {
       if (one.d.l !== undefined && one.d.u !== undefined) lines.push(["its 95 % bootstrap", to(one.d.l, one.d.u, true)]);
       if (one.d.p !== undefined) lines.push([`its p, Holm-adjusted, n = ${one.d.s} subjects`, p_text(one.d.p)]);
     }
-    if (one.r) lines.push(["drop from in-domain", number(one.r.v, decimals, true)]);
+    if (one.r) lines.push(["change from own domain", number(one.r.v, decimals, true)]);
     return lines;
   }
 

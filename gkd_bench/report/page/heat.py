@@ -1,7 +1,7 @@
 """The numbers behind the interactive heat-map: every metric of every method on every pair of domains, as plain JSON.
 
-Every cell says the value, the difference to the student alone and the drop from the source's own domain. Differences are
-paired by seed and subject. A drop compares other subjects, so it is paired by seed only and has a t interval only.
+Every cell says the value, the difference to the student alone and the change from the source's own domain. Differences are
+paired by seed and subject. A change compares other subjects, so it is paired by seed only and has a t interval only.
 """
 
 from __future__ import annotations
@@ -130,21 +130,20 @@ def _metric_cells(records: SweepRecords, metric: str) -> dict[str, Json]:
 
 
 def _drops(evidence: Evidence, metric: str) -> Iterator[tuple[Key, Cell]]:
-    """How much worse every foreign cell is than the same model at home, positive = worse whichever way the metric goes."""
+    """Every foreign cell's score minus the same model's score on its own domain."""
     blocks = evidence.blocks(metric)
-    worse = -1.0 if metric_direction(metric) == "down" else 1.0
     for (source, target, method), block in blocks.items():
         home = blocks.get((source, source, method))
         if home is not None and source != target:
             here, there = block.seed_means, home.seed_means
             yield (
                 (source, target, method),
-                mean_cell(worse * (there[seed] - here[seed]) for seed in sorted(here.keys() & there.keys())),
+                mean_cell(here[seed] - there[seed] for seed in sorted(here.keys() & there.keys())),
             )
 
 
 def _cell(cell: Cell | None, gain: Cell | None, drop: Cell | None) -> Json:
-    """Short keys, as there are thousands: v value, h half, l low, u high, n seeds, s subjects, p, f flags, d gain, r drop."""
+    """Short keys, as there are thousands: v value, h half, l low, u high, n seeds, s subjects, p, f flags, d gain, r change."""
     if cell is None or not _is_finite(cell):
         return None
     return {

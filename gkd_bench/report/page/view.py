@@ -178,7 +178,7 @@ def _picture(one: Picture, album: Album, titles: dict[str, str]) -> dict[str, Js
         "image": one.image,
         "subject": one.subject,
         "seed": one.seed,
-        "score": round(one.score, 4),
+        "score": round(one.score, 6),
         "photo": album.name(one.photo),
         "label": album.name(one.label),
         "found": album.name(one.found),
