@@ -112,7 +112,9 @@ def _track(records: SweepRecords, beside: Extras, files: ReportFiles, wanted: Wa
     from gkd_bench.report.tracking import write_tracking
 
     folder = wanted.results / records.sweep
-    paths = {path.relative_to(folder).as_posix(): path for path in files.all()}
+    later = tuple(f"_seed{seed}_" for seed in records.seeds[1:])  # their pictures stay in the results folder
+    kept = [path for path in files.all() if not any(mark in path.name for mark in later)]
+    paths = {path.relative_to(folder).as_posix(): path for path in kept}
     shown = Shown(answer(records), page_tables(records), {name: path.read_bytes() for name, path in paths.items()})
     backend = resolve_backend(wanted.tracking.uri, wanted.results)
     tracked = write_tracking(records, backend, wanted.tracking.experiment, shown, beside)
