@@ -18,7 +18,6 @@ from gkd_bench.report.names import (
     listed,
     method_title,
     metric_decimals,
-    metric_direction,
     metric_tie,
     metric_title,
 )  # fmt: skip
@@ -28,7 +27,6 @@ from gkd_bench.report.selecting import selection_table
 from gkd_bench.report.stress_tables import stress_table, stress_values
 
 PAGE_METRICS = ("hd95", "nsd", "cldice", "ece")
-BEST_STUDENTS = 2
 _TESTED = f"paired tests over subjects, Holm, p < {SIGNIFICANT:g}"
 
 
@@ -110,7 +108,8 @@ def _without_significance(evidence: Evidence, metric: str, methods: Iterable[str
     ]
     tie = f"by more than a tie ({metric_tie(metric):g})"
     if not any(won for won, _, _ in counts.values()):
-        return f"No method beats the student alone on a foreign domain {tie}{'; ' if named else ''}{listed(named)}"
+        behind = f"; {listed(named)} pairs" if named else ""
+        return f"No method beats the student alone on a foreign domain {tie}{behind}"
     too_few = ", with so few test subjects none could be" if evidence.powerless(metric) else ""
     return (
         f"No method beats the student alone {tie} and significantly ({_TESTED}) on any foreign pair{too_few}; "
@@ -166,16 +165,6 @@ def _distance_tables(records: SweepRecords) -> Iterator[Table]:
     measured = set(fsd[(fsd["use"] == "domain") & (fsd["space"] == "aligned")]["method"].unique())
     yield from (distances.fsd_matrix(records, method=method) for method in records.in_order(measured))
     yield from (distances.fsd_comparison(records, use) for use in distances.USES if use in set(fsd["use"].unique()))
-
-
-def best_students(evidence: Evidence) -> list[str]:
-    """The students with the best foreign headline, for display only; in the order of methods."""
-    metric = evidence.headline
-    means = {name: overall_cell(evidence.several(metric, name)).value for name in evidence.students}
-    known = {name: float(value) for name, value in means.items() if isinstance(value, float)}
-    sign = 1 if metric_direction(metric) == "down" else -1
-    ranked = sorted(known, key=lambda name: sign * known[name])
-    return evidence.records.in_order(ranked[:BEST_STUDENTS])
 
 
 def _further(evidence: Evidence) -> list[str]:

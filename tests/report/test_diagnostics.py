@@ -16,7 +16,7 @@ def test_health_counts_failures_and_warns_in_plain_words(sweep_records: SweepRec
     assert "warning" not in rows[0]["value"].flags
     lines = diagnostics.health_warnings(sweep_records)
     assert lines[0].startswith("alignment student chase_db1: the bottleneck carries no information")
-    assert lines[0].endswith("(in 3 runs)")
+    assert lines[0].endswith("(in 3 runs, the first of them shown)")
 
 
 def test_check_without_a_verdict_is_not_a_failure() -> None:

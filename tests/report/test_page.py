@@ -207,12 +207,12 @@ def test_heat_map_says_what_the_scores_say(records: SweepRecords) -> None:
     assert cell["v"] == pytest.approx(np.mean([*mine.values()]), abs=1e-5)
     assert cell["h"] == pytest.approx(4.302653 * np.std([*mine.values()], ddof=1) / np.sqrt(3), rel=1e-4)
     assert cell["d"]["v"] == pytest.approx(np.mean([mine[seed] - alone[seed] for seed in mine]), abs=1e-5)
-    assert cell["r"]["v"] == pytest.approx(np.mean([home[seed] - mine[seed] for seed in mine]), abs=1e-5)
+    assert cell["r"]["v"] == pytest.approx(np.mean([mine[seed] - home[seed] for seed in mine]), abs=1e-5)
     assert (cell["n"], cell["s"], cell["d"]["s"]) == (3, 6, 6)
     assert cell["l"] < cell["v"] < cell["u"] and 0 < cell["d"]["p"] <= 1
 
 
-def test_drop_of_an_error_is_positive_where_the_target_is_worse(records: SweepRecords) -> None:
+def test_change_of_an_error_is_positive_where_the_target_is_worse(records: SweepRecords) -> None:
     data: Any = heat_data(records)
     row = data["cells"]["hd95_fov"]["gkd"][0]
     assert data["sources"][0] == data["targets"][0] and "r" not in row[0]

@@ -166,7 +166,7 @@ def test_method_metric_and_mode_change_all_cells(page: Page) -> None:
     page.locator(".segments label", has_text="difference to student alone").click()
     assert cell(page, 0, 2).inner_text().startswith("+0.0")
     page.locator(".segments label", has_text="change from own domain").click()
-    assert cell(page, 0, 0).inner_text() == "home" and cell(page, 0, 2).inner_text().startswith("+0.1")
+    assert cell(page, 0, 0).inner_text() == "home" and cell(page, 0, 2).inner_text().startswith("-0.1")
 
 
 def test_first_view_is_the_same_with_and_without_scripts(browser: Browser, file: Path, page: Page) -> None:
