@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gkd_bench.config.schema import OBJECTIVES
+from gkd_bench.metrics.pareto import pareto_front
 
 
 def sign(objective: str) -> int:
@@ -28,10 +29,4 @@ def undominated(points: Sequence[Mapping[str, float]]) -> list[int]:
     Args:
         points: objective -> finite value; all of the same objectives.
     """
-    gains = [{name: sign(name) * value for name, value in point.items()} for point in points]
-    return [index for index, gain in enumerate(gains) if not any(_dominates(other, gain) for other in gains)]
-
-
-def _dominates(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Whether ``a`` is at least as good everywhere and better somewhere; larger is better."""
-    return a != b and all(a[name] >= value for name, value in b.items())
+    return pareto_front(points, {name: OBJECTIVES[name] for name in points[0]}) if points else []

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.frame import REFERENCES, Origin
+from gkd_bench.store.files import replace_file
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import encode_records, read_records
 
@@ -44,8 +43,8 @@ def save_sweep(saved: SavedSweep, store: Path) -> Path:
     folder = sweep_folder(store, saved.name)
     folder.mkdir(parents=True, exist_ok=True)
     tree = {"origin": saved.origin.to_json(), "stages": [node.to_json() for node in saved.stages]}
-    _write(folder / RECORDS, encode_records(saved.records))
-    _write(folder / ORIGIN, json.dumps(tree, sort_keys=True, indent=1).encode())
+    replace_file(folder / RECORDS, encode_records(saved.records))
+    replace_file(folder / ORIGIN, json.dumps(tree, sort_keys=True, indent=1).encode())
     return folder
 
 
@@ -172,13 +171,3 @@ def _refuse(problems: Sequence[str]) -> None:
     if problems:
         lines = [f"  {line}" for line in problems]
         raise GkdBenchError("\n".join(["these sweeps cannot be one report; make one for each:", *lines]))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write aside and rename, so that a reader never sees half a file."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

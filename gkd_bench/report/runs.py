@@ -21,7 +21,7 @@ import pandas as pd
 from gkd_bench.report.frame import REQUIRED_FIELDS, TRAINING, SweepRecords, grouped, metric_names
 from gkd_bench.report.names import method_title
 from gkd_bench.report.palette import MUTED, method_colours
-from gkd_bench.report.selection import RULES, Candidate
+from gkd_bench.report.selection import RULES, Candidate, is_nothing
 from gkd_bench.report.students import selected_students
 from gkd_bench.store.node import content_hash
 
@@ -112,7 +112,7 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
 
     Fractions keep five significant digits: MLflow cannot format, and the files of the report have them all.
     """
-    kept = {name: float(value) for name, value in values.items() if not _is_nothing(value)}
+    kept = {name: float(value) for name, value in values.items() if not is_nothing(value)}
     return {legal_name(name): _short(value) for name, value in kept.items() if math.isfinite(value)}
 
 
@@ -131,7 +131,7 @@ def _trial_runs(
 ) -> Iterator[ChildRun]:
     for row in records.of("trial").sort_values(["study", "number"], kind="stable").to_dict("records"):
         study, number, state = str(row["study"]), int(row["number"]), str(row["state"])
-        cause = "" if _is_nothing(row["cause"]) else str(row["cause"])[:TEXT_LIMIT]
+        cause = "" if is_nothing(row["cause"]) else str(row["cause"])[:TEXT_LIMIT]
         tags = {"trial": str(number), "study": study, "state": state, **({"cause": cause} if cause else {})}
         words = f"Trial {number} of the search {study}: {state}{f', {cause}' if cause else ''}."
         name = f"{row['source']}: {method_title(str(row['method']))}, trial {number}"
@@ -298,7 +298,7 @@ def _labels(row: Mapping[Any, Any], place: Place, records: SweepRecords) -> dict
     """Labels that the runs table filters, groups and colours by."""
     method, rule = str(row["method"]), records.origin.rule
     named = {"source": row["source"], "seed": row.get("seed"), "stage": row.get("kind"), "rule": rule}
-    known = {name: str(value) for name, value in named.items() if not _is_nothing(value)}
+    known = {name: str(value) for name, value in named.items() if not is_nothing(value)}
     colour = method_colours(records.methods).get(method, MUTED)
     title = _NARROW_TITLES.get(method, method_title(method))
     own = {"kind": place, "method": title, "model": f"{row['source']}, {title}", "gkd.method": method, "selected": "no"}
@@ -339,10 +339,6 @@ def _cell(row: Mapping[Any, Any]) -> _Training:
 
 def _short(value: float) -> float:
     return value if value.is_integer() else float(f"{value:.5g}")
-
-
-def _is_nothing(value: Any) -> bool:
-    return value is None or value != value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

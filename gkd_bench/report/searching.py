@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gkd_bench.config.schema import OBJECTIVES, Objective
+from gkd_bench.metrics.pareto import pareto_front
 from gkd_bench.report.captions import PICKS, sentences
 from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.frame import Origin, SweepRecords, grouped
@@ -80,8 +81,7 @@ class SearchStudy:
     @cached_property
     def front(self) -> list[Trial]:
         """Trials that no other trial beats."""
-        gains = [self.gains(trial) for trial in self.trials]
-        return [one for one, mine in zip(self.trials, gains, strict=True) if not any(_beats(g, mine) for g in gains)]
+        return [self.trials[at] for at in pareto_front([trial.objectives for trial in self.trials], self.directions)]
 
     def gains(self, trial: Trial) -> tuple[float, ...]:
         """The trial's objectives, turned so that more is better."""
@@ -206,10 +206,6 @@ def _trial(row: Mapping[str, Any]) -> Trial:
     taken = row.get("taken")
     told = None if taken is None or taken != taken else bool(taken)
     return Trial(int(row["number"]), json.loads(row["params"]), objectives, told)
-
-
-def _beats(other: Sequence[float], mine: Sequence[float]) -> bool:
-    return other != mine and all(a >= b for a, b in zip(other, mine, strict=True))
 
 
 def _all_objectives(studies: Sequence[SearchStudy]) -> list[str]:

@@ -52,7 +52,7 @@ class Candidate:
     def from_record(cls, record: Mapping[str, Any]) -> Candidate:
         """The candidate of a ``candidate`` record. Raises LeakError for a record that is not of a validation split."""
         target = record.get("target")
-        if record.get("split") != "val" or not (_is_nothing(target) or target == record.get("source")):
+        if record.get("split") != "val" or not (is_nothing(target) or target == record.get("source")):
             raise LeakError(
                 f"a record of {record.get('source')} -> {target}, split {record.get('split')!r}, cannot be "
                 f"selected by: selection reads the source's validation subjects only"
@@ -64,11 +64,11 @@ class Candidate:
             str(record["source"]),
             str(record["method"]),
             int(record["seed"]),
-            None if _is_nothing(trial) else int(float(str(trial))),
+            None if is_nothing(trial) else int(float(str(trial))),
             int(record["epoch"]),
             float(record["val_dice"]),
             float(record["val_dice_stressed"]),
-            None if _is_nothing(fsd) else float(str(fsd)),
+            None if is_nothing(fsd) else float(str(fsd)),
             float(record["macs"]),
         )
 
@@ -174,5 +174,6 @@ def _cost(value: float, way: str) -> float:
     return -value if way == "up" else value
 
 
-def _is_nothing(value: object) -> bool:
+def is_nothing(value: object) -> bool:
+    """Whether a record has no value here: None, or NaN where pandas has made that of it."""
     return value is None or value != value

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from gkd_bench.report.page import html_page
 from gkd_bench.report.page.markdown import markdown_page
 from gkd_bench.report.page.panels import picture_panel
 from gkd_bench.report.render import to_csv
+from gkd_bench.store.files import replace_file
 
 if TYPE_CHECKING:
     from gkd_bench.report.figures.base import Figure
@@ -143,11 +142,11 @@ def _replace_files(out: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     before, now = _read_list(out), dict[str, str]()
     for name, content in contents:
-        _write(out / name, content)
+        replace_file(out / name, content)
         now[name] = hashlib.sha256(content).hexdigest()
     for name in sorted(before.keys() - now.keys()):
         _take_away(out / name, before[name])
-    _write(out / FILE_LIST, json.dumps(now, indent=1, sort_keys=True).encode())
+    replace_file(out / FILE_LIST, json.dumps(now, indent=1, sort_keys=True).encode())
 
 
 def _read_list(out: Path) -> dict[str, str]:
@@ -172,14 +171,3 @@ def _take_away(path: Path, digest: str) -> None:
     path.unlink()
     if not any(path.parent.iterdir()):
         path.parent.rmdir()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write aside and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

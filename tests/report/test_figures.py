@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gkd_bench.errors import GkdBenchError
+from gkd_bench.metrics.pareto import pareto_front
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras, VectorSet
@@ -19,7 +20,6 @@ from gkd_bench.report.figures import choices, costs, draw_figures, embedding, fo
 from gkd_bench.report.figures import stress as stressed
 from gkd_bench.report.figures import training as trained
 from gkd_bench.report.figures.base import Figure
-from gkd_bench.report.figures.front import pareto_front
 from gkd_bench.report.figures.scores import Scores, doubtless, number
 from gkd_bench.report.frame import SweepRecords
 

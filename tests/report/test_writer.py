@@ -243,7 +243,7 @@ def test_failed_replace_leaves_the_old_file_and_no_rest(
     def refuse(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("gkd_bench.report.writer.os.replace", refuse)
+    monkeypatch.setattr("gkd_bench.store.files.os.replace", refuse)
     with pytest.raises(OSError, match="disk full"):
         write(few, tmp_path)
     assert files.page.read_bytes() == before

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gkd_bench.metrics.pareto import pareto_front
 from gkd_bench.report.captions import chosen_by
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import Looks, few_ticks, legend, plain, round_log
 from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
-from gkd_bench.report.figures.front import pareto_front
 from gkd_bench.report.figures.scores import Scores, number
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import TEACHER, listed, method_title

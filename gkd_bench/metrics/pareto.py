@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from gkd_bench.report.cells import Direction
+Name = TypeVar("Name", bound=str)
 
 
-def pareto_front(points: Sequence[Mapping[str, float]], directions: Mapping[str, Direction]) -> list[int]:
+def pareto_front(points: Sequence[Mapping[str, float]], directions: Mapping[Name, str]) -> list[int]:
     """Places of the points that no other one dominates: as good everywhere and better somewhere. Equal points stay together.
 
     Args:
