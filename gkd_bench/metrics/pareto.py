@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-import numpy as np
-
 Name = TypeVar("Name", bound=str)
 
 
@@ -18,9 +16,9 @@ def pareto_front(points: Sequence[Mapping[str, float]], directions: Mapping[Name
         directions: name -> ``up`` where larger is better, ``down`` where smaller is.
     """
     signs = {name: 1.0 if way == "up" else -1.0 for name, way in directions.items()}
-    gains = np.array([[sign * point[name] for name, sign in signs.items()] for point in points]).reshape(
-        len(points), len(signs)
-    )
-    at_least = (gains[:, None, :] >= gains[None, :, :]).all(axis=2)
-    better = (gains[:, None, :] > gains[None, :, :]).any(axis=2)
-    return [int(place) for place in np.flatnonzero(~(at_least & better).any(axis=0))]
+    gains = [[sign * point[name] for name, sign in signs.items()] for point in points]
+    return [place for place, gain in enumerate(gains) if not any(_dominates(other, gain) for other in gains)]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and any(a > b for a, b in zip(one, other, strict=True))
