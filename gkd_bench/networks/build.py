@@ -10,6 +10,7 @@ import torch
 
 from gkd_bench.errors import ConfigError
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.networks.contract import contract_problems
 from gkd_bench.registry import NETWORKS
 
 
@@ -30,7 +31,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 def build(
     name: str, width: float = 1.0, in_channels: int = 1, classes: int = 2, seed: int | None = None
 ) -> SegmentationNetwork:
-    """A registered segmentation network on the CPU, in training mode.
+    """A registered segmentation network on the CPU, in training mode; one of another package is looked at first.
 
     Args:
         name: a name of ``gkd_bench.registry.NETWORKS``.
@@ -41,11 +42,33 @@ def build(
             None draws from the global generator, for networks whose weights are loaded right after.
 
     Raises:
-        ConfigError: the name is not registered, or width, in_channels or classes are not positive.
+        ConfigError: the name is not registered, or width, in_channels or classes are not positive; or the network comes
+            from another package and cannot be made or breaks the contract (all that is wrong is listed).
     """
     _check(name, width, in_channels, classes)
+    made = NETWORKS.load(name)
     with seeded(seed):
-        network: SegmentationNetwork = NETWORKS.load(name)(width=width, in_channels=in_channels, classes=classes)
+        if NETWORKS.is_built_in(name):
+            network: SegmentationNetwork = made(width=width, in_channels=in_channels, classes=classes)
+        else:
+            network = _from_elsewhere(name, made, width, in_channels, classes)
+    return network
+
+
+def _from_elsewhere(name: str, made: object, width: float, in_channels: int, classes: int) -> SegmentationNetwork:
+    who = f"network {name!r} of {NETWORKS.provider(name)} ({NETWORKS[name]})"
+    if not (isinstance(made, type) and issubclass(made, SegmentationNetwork)):
+        raise ConfigError(
+            [f"{who} is no subclass of gkd_bench.networks.base.SegmentationNetwork; see docs/extending.md"]
+        )
+    try:
+        network = made(width=width, in_channels=in_channels, classes=classes)
+    except Exception as error:
+        sizes = f"width={width:g}, in_channels={in_channels}, classes={classes}"
+        raise ConfigError([f"{who} cannot be made with {sizes}: {type(error).__name__}: {error}"]) from error
+    problems = contract_problems(network)
+    if problems:
+        raise ConfigError([f"{who}: {problem}" for problem in problems])
     return network
 
 

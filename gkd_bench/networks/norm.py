@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -62,6 +63,54 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Normalisation over the positions of each sample and channel, with scale and shift; no running statistics.
+
+    A map of a single position has no spread: torch refuses it, and normalised it would be zero whatever the image
+    shows. Such maps keep their values and are only scaled and shifted (ours).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps, affine=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Features (batch, channels, height, width) -> the same, normalised per sample and channel."""
+        if input.shape[-2] * input.shape[-1] > 1:
+            return super().forward(input)
+        return torch.addcmul(self.bias[:, None, None], input, self.weight[:, None, None]).to(input.dtype)
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def synchronised(module: _Module) -> _Module:
+    """Put this package's batch normalisation in the place of torch's everywhere in ``module``; returns ``module``.
+
+    For networks built from layers of other libraries. Parameters and statistics are taken over as they are. Norms that
+    have no parameters, no running statistics or no momentum have no counterpart here and stay.
+    """
+    for name, part in module.named_children():
+        if _replaceable(part):
+            setattr(module, name, _replacement(part))
+        else:
+            synchronised(part)
+    return module
+
+
+def _replaceable(part: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    if not isinstance(part, nn.BatchNorm2d) or isinstance(part, BatchNorm2d):
+        return False
+    return part.affine and part.track_running_stats and part.momentum is not None
+
+
+def _replacement(norm: nn.BatchNorm2d) -> BatchNorm2d:
+    new = BatchNorm2d(norm.num_features, norm.eps, float(norm.momentum or 0.0))
+    new.weight, new.bias = norm.weight, norm.bias
+    new.running_mean, new.running_var = norm.running_mean, norm.running_var
+    new.num_batches_tracked = norm.num_batches_tracked
+    return new.train(norm.training)
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Let training passes inside the block use batch statistics but leave all running statistics of ``module`` alone.
@@ -77,6 +126,11 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, tracking in zip(norms, before, strict=True):
             norm.tracking = tracking
+
+
+def view_statistics(module: nn.Module, choice: str) -> AbstractContextManager[None]:
+    """Whether training passes inside the block move the running statistics: ``frozen`` leaves them, ``updated`` moves them."""
+    return frozen_statistics(module) if choice == "frozen" else nullcontext()
 
 
 def _world_size() -> int:
