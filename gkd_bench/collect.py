@@ -62,7 +62,7 @@ def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
         "schema": SCHEMA_VERSION,
         "sweep": sweep.name,
         "key": node.key,
-        "model": node.inputs.get("model", node.key),
+        "model": model_of(node),
         "kind": node.kind,
         "task": sweep.task,
         "source": labels.get("source"),
@@ -73,6 +73,12 @@ def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
         "seed": node.seed,
         "trial": trial,
     }
+
+
+def model_of(node: StageNode) -> str:
+    """What a stage trains or scores; a network that is adapted at test time is another one than the network itself."""
+    key, adaptation = node.inputs.get("model", node.key), node.settings.get("adapt")
+    return f"{key}+{adaptation}" if adaptation else key
 
 
 def network_name(sweep: Sweep, store: Store, node: StageNode) -> str:
@@ -140,7 +146,7 @@ def extras(store: Store, stages: Sequence[StageNode], records: SweepRecords) -> 
 def pictures(store: Store, node: StageNode, records: SweepRecords) -> Iterator[Picture]:
     """The pictures of one evaluate stage."""
     artefact, labels = store.get(node.key, verify=False), node.labels
-    variant = records.chosen_variants.get(node.inputs["model"], BEST)
+    variant = records.chosen_variants.get(model_of(node), BEST)
     for record in artefact.records():
         if record["record"] == "picture" and record["variant"] == variant:
             photo, label, found = (
@@ -155,7 +161,7 @@ def pictures(store: Store, node: StageNode, records: SweepRecords) -> Iterator[P
 def vector_sets(store: Store, node: StageNode, records: SweepRecords) -> Iterator[VectorSet]:
     """Vectors of the source's training tiles, from the stage that scores the source itself, else of the target's test tiles."""
     labels = node.labels
-    variant = records.chosen_variants.get(node.inputs["model"], BEST)
+    variant = records.chosen_variants.get(model_of(node), BEST)
     if node.seed != records.seeds[0] or "alignment" not in node.inputs:
         return
     own = labels["target"] == labels["source"]
@@ -166,7 +172,7 @@ def vector_sets(store: Store, node: StageNode, records: SweepRecords) -> Iterato
 
 def student(store: Store, node: StageNode, scored: Sequence[StageNode], records: SweepRecords) -> Student:
     """A final training as something to hand over."""
-    evaluations = [one for one in scored if one.inputs["model"] == node.key]
+    evaluations = [one for one in scored if model_of(one) == node.key]
     weights = "last" if records.chosen_variants.get(node.key, BEST) == LAST else "network"
     return Student(
         model=node.key,

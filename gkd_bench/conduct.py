@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,8 @@ class Conductor:
         if searches_student(self.sweep):
             return  # every method waits for the student
         searched, base_of = searched_methods(self.sweep), self.sweep.methods.base_of
-        fixed = {name: self.planner for name in self.sweep.methods.chosen() if base_of(name) not in searched}
+        names = self.sweep.methods.chosen()
+        fixed = {name: self.planner.of_row(name) for name in names if base_of(name) not in searched}
         models, scores = model_graphs(self.sweep, fixed, self.planner)
         engine.submit((models + scores).nodes, FINAL_PRIORITY)
 
@@ -287,14 +288,22 @@ def final_graphs(sweep: Sweep, planner: Planner, studies: Iterable[StudyResult])
     models, scores, costs = Graph(()), Graph(()), [planner.efficiency("teacher")]
     for source in planner.sources():
         own = planner.with_student(student_of(sweep, planner, source, best))
-        planners = {
-            name: best.get((source, sweep.methods.base_of(name)), planner).with_student(own.sweep.networks.student)
-            for name in sweep.methods.chosen()
-        }
+        planners = {}
+        for name in sweep.methods.chosen():
+            chosen = best.get((source, sweep.methods.base_of(name)), planner)
+            planners[name] = chosen.with_student(own.sweep.networks.student).of_row(name)
         part, rated = model_graphs(sweep, planners, own, [source])
         models, scores = models + part, scores + rated
-        costs.append(own.efficiency("student"))
+        costs += [own.efficiency("student"), *other_students(sweep, planner)]
     return models, scores + graph(costs)
+
+
+def other_students(sweep: Sweep, planner: Planner) -> Iterator[StageNode]:
+    """What the students of variants cost."""
+    for variant in sweep.methods.variants.values():
+        if variant.student and variant.student != sweep.networks.student:
+            title = f"student {variant.student.name} x{variant.student.width:g}"
+            yield planner.with_student(variant.student).efficiency("student", title)
 
 
 def searches_student(sweep: Sweep) -> list[str]:
@@ -324,6 +333,7 @@ def model_graphs(
                 scores += planner.scores(host, source, seed)
             for name, chosen in methods.items():
                 models += [*chosen.ancestors(source, seed), *chosen.student(name, source, seed)]
-                scores += planner.scores(chosen.distill(name, source, seed), source, seed)
+                ruler = planner.with_student(chosen.sweep.networks.student)
+                scores += ruler.scores(chosen.distill(name, source, seed), source, seed)
     aligned = [node for node in scores if node.kind == "alignment"]
     return graph([*models, *aligned]), graph(node for node in scores if node.kind != "alignment")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gkd_bench.config.schema import MethodOptions, Network, StageKind, Sweep
+from gkd_bench.registry import NETWORKS
 from gkd_bench.store.node import StageNode
 
 STAGE_VERSIONS: dict[StageKind, int] = {
@@ -43,8 +44,17 @@ class Graph:
 
 
 def graph(nodes: Iterable[StageNode]) -> Graph:
-    """A graph of the nodes in the order given, repeated keys left out."""
-    return Graph(tuple({node.key: node for node in nodes}.values()))
+    """A graph of the nodes in the order given; of nodes with the same key the first stays, with its labels."""
+    found: dict[str, StageNode] = {}
+    for node in nodes:
+        found.setdefault(node.key, node)
+    return Graph(tuple(found.values()))
+
+
+def described(network: Network) -> dict[str, Any]:
+    """A network as stage settings; one from another package with its version, so that a new one is trained anew."""
+    provider = NETWORKS.provider(network.name)
+    return network.model_dump() | ({"provider": provider} if provider else {})
 
 
 class Planner:
@@ -68,6 +78,10 @@ class Planner:
         networks = self.sweep.networks.model_copy(update={"student": student})
         return self.of(self.sweep.model_copy(update={"networks": networks}))
 
+    def of_row(self, name: str) -> Planner:
+        """The planner of a row of the table: with the alignment settings and the student that a variant asks for."""
+        return self.of(self.sweep.of_row(name))
+
     def sources(self) -> list[str]:
         """Source domains that are there."""
         return [name for name in self.sweep.sources() if name in self.references]
@@ -81,13 +95,13 @@ class Planner:
     def teacher(self, source: str, seed: int) -> StageNode:
         """The teacher of a source and seed."""
         stages, networks = self.sweep.stages, self.sweep.networks
-        settings = {"network": networks.teacher.model_dump(), "training": stages.teacher.model_dump()}
+        settings = {"network": described(networks.teacher), "training": stages.teacher.model_dump()}
         return self._node("teacher", source, seed, settings, {}, {"method": "teacher"})
 
     def baseline(self, source: str, seed: int) -> StageNode:
         """The student alone, before any distillation: host of SAN and start of every method."""
         stages, networks = self.sweep.stages, self.sweep.networks
-        settings = {"network": networks.student.model_dump(), "training": stages.baseline.model_dump()}
+        settings = {"network": described(networks.student), "training": stages.baseline.model_dump()}
         return self._node("baseline", source, seed, settings, {}, {"method": "baseline"})
 
     def semantic(self, source: str, seed: int) -> StageNode:
@@ -102,24 +116,29 @@ class Planner:
 
     def alignment(self, host: StageNode, source: str, seed: int) -> StageNode:
         """TAN or SAN: the alignment network of a teacher or baseline."""
-        settings = {
+        settings: dict[str, Any] = {
             "host": "teacher" if host.kind == "teacher" else "student",
             "header": self.sweep.networks.header.model_dump(),
-            "alignment": self.sweep.stages.alignment.model_dump(),
+            "alignment": self.sweep.stages.alignment.model_dump(exclude={"trained"}),
         }
+        if not self.sweep.stages.alignment.trained:
+            settings["untrained"] = True
         inputs = {"host": host.key, "semantic": self.semantic(source, seed).key}
         labels = {"host": settings["host"], "method": "tan" if host.kind == "teacher" else "san"}
         return self._node("alignment", source, seed, settings, inputs, labels)
 
     def distill(self, method: str, source: str, seed: int) -> StageNode:
-        """The student trained under a method, with the sweep's options."""
+        """The student trained under a method, with the sweep's options; remedies of test time are no part of it."""
         options: MethodOptions = self.sweep.methods.chosen()[method]
-        settings = {
-            "network": self.sweep.networks.student.model_dump(),
+        settings: dict[str, Any] = {
+            "network": described(self.sweep.networks.student),
             "method": self.sweep.methods.base_of(method),
-            "options": options.model_dump(mode="json"),
+            "options": options.model_dump(mode="json", exclude={"remedies"}),
             "distill": self.sweep.stages.distill.model_dump(),
         }
+        settings |= {remedy: True for remedy in ("style", "swa") if remedy in options.remedies}
+        if "photometric" in options.remedies:
+            settings["augment"] = self.sweep.augment.model_dump() | {"photometric": "strong"}
         available = self.guides(source, seed)
         inputs = {"baseline": self.baseline(source, seed).key}
         inputs |= {guide: available[guide].key for guide in options.guides}
@@ -146,26 +165,31 @@ class Planner:
             if model.kind != "teacher":
                 guides = self.guides(source, seed)
                 inputs |= {"teacher": guides["teacher"].key, "tan": guides["tan"].key}
-        settings = {"evaluate": self.sweep.stages.evaluate.model_dump()}
+        settings = {"evaluate": self.sweep.stages.evaluate.model_dump(), **self._adaptation(model)}
         labels = {"method": model.labels["method"], "target": target, "model": model.kind}
         return self._node("evaluate", source, seed, settings, inputs, labels, target)
 
     def stress(self, model: StageNode, source: str, seed: int) -> StageNode:
         """One model on its source's validation subjects, clean and under the stress bank: what selection reads."""
         inputs = {"model": model.key} | self._ruler(model, source, seed)
-        settings = {"stress": self.sweep.stages.stress.model_dump()}
+        settings = {"stress": self.sweep.stages.stress.model_dump(), **self._adaptation(model)}
         labels = {"method": model.labels["method"], "model": model.kind}
         return self._node("stress", source, seed, settings, inputs, labels)
 
-    def efficiency(self, role: Literal["teacher", "student"]) -> StageNode:
-        """What the teacher or the student costs; the same for every source and seed."""
+    def efficiency(self, role: Literal["teacher", "student"], title: str | None = None) -> StageNode:
+        """What the teacher or the student costs, ``title`` in tables; the same for every source and seed."""
         network: Network = getattr(self.sweep.networks, role)
         settings = {
-            "network": network.model_dump(),
+            "network": described(network),
             "efficiency": self.sweep.stages.efficiency.model_dump(),
-            "role": role,
+            "role": title or role,
         }
-        return self._node("efficiency", None, 0, settings, {}, {"method": role})
+        return self._node("efficiency", None, 0, settings, {}, {"method": title or role})
+
+    def _adaptation(self, model: StageNode) -> dict[str, str]:
+        """What is done to a trained network at test time, if its method asks for it."""
+        options = self.sweep.methods.chosen().get(str(model.labels["method"]))
+        return {"adapt": "batch_norm"} if options and "bn_adapt" in options.remedies else {}
 
     def _ruler(self, model: StageNode, source: str, seed: int) -> dict[str, str]:
         """The alignment network that measures a model's vectors, if the sweep has any."""

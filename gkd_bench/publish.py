@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from gkd_bench.collect import collect, extras
+from gkd_bench.collect import collect, extras, model_of
+from gkd_bench.config.methods import CONTROLS
 from gkd_bench.report.archive import SavedSweep, load_sweep_records, merged, save_sweep
 from gkd_bench.report.contents import answer, page_tables, terminal_tables
 from gkd_bench.report.diagnostics import health_warnings
@@ -145,15 +146,41 @@ def origin_of(
         targets=sweep.targets(),
         rule=sweep.selection.rule,
         pick=sweep.selection.pick,
-        variants={name: variant.model_dump(mode="json") for name, variant in sweep.methods.variants.items()},
+        variants=rows_beside(sweep),
         sweep_yaml=yaml.safe_dump(shown(sweep), sort_keys=False, allow_unicode=True),
         command=command,
         machine=machine(),
         fingerprints={name: reference.partition("@")[2] for name, reference in references.items()},
-        settings={node.key: dict(node.settings) for node in trained.models.nodes},
+        settings=settings_of(trained),
         prepare=sweep.data.prepare.model_dump(mode="json"),
         factors=dict(factors),
     )
+
+
+def rows_beside(sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """Controls and variants, what each changes of which method; ``same_as`` where it changes nothing in this sweep."""
+    found = {}
+    for name, row in sweep.methods.rows().items():
+        entry = row.model_dump(mode="json", exclude_defaults=True) | {"set": row.set}
+        if name in CONTROLS:
+            entry["control"] = True
+            if sweep.augment.photometric == "strong":
+                entry["same_as"] = row.of
+        found[name] = entry
+    if "bn_views" in sweep.methods.controls:
+        found["bn_views"] = {"of": "bn_views", "set": {}, "control": True}
+    return found
+
+
+def settings_of(trained: SweepResult) -> dict[str, dict[str, Any]]:
+    """Settings of everything trained, and of networks that were adapted at test time, by their name in the records."""
+    plain = {node.key: dict(node.settings) for node in trained.models.nodes}
+    adapted = {
+        model_of(node): plain[node.inputs["model"]] | {"adapt": node.settings["adapt"]}
+        for node in trained.scores.nodes
+        if "adapt" in node.settings and node.inputs["model"] in plain
+    }
+    return plain | adapted
 
 
 def shown(sweep: Sweep) -> dict[str, Any]:

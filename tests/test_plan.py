@@ -103,6 +103,68 @@ def test_a_variant_is_its_method_with_some_options_changed() -> None:
     assert node.inputs == planner.distill("gkd", "phantom_clear", 0).inputs
 
 
+def planned(**methods: Any) -> Planner:
+    return Planner(sweep(methods=methods), REFERENCES, BANKS)
+
+
+def test_controls_stand_in_every_table_unless_they_are_left_out() -> None:
+    rows = planned(gkd={}).sweep.methods.chosen()
+    assert list(rows) == ["scratch", "bn_views", "gkd", "scratch_photometric", "kd_photometric"]
+    assert rows["kd_photometric"].guides == ("teacher",)
+    assert list(planned(gkd={}, controls=[]).sweep.methods.chosen()) == ["scratch", "gkd"]
+
+
+def test_a_control_changes_the_augmentation_of_the_students_training_only() -> None:
+    planner = planned(kd={})
+    plain, control = (planner.distill(name, "phantom_clear", 0) for name in ("kd", "kd_photometric"))
+    assert control.settings == plain.settings | {"augment": control.settings["augment"]}
+    assert (plain.settings["augment"]["photometric"], control.settings["augment"]["photometric"]) == ("none", "strong")
+    assert control.inputs == plain.inputs
+
+
+def test_a_control_that_changes_nothing_is_its_method_and_stands_once() -> None:
+    planner = Planner(sweep(methods={"kd": {}}, augment={"photometric": "strong"}), REFERENCES, BANKS)
+    nodes = [planner.distill(name, "phantom_clear", 0) for name in ("kd", "kd_photometric")]
+    (kept,) = graph(nodes).nodes
+    assert kept.labels["method"] == "kd"
+
+
+def test_adaptation_at_test_time_shares_the_training_and_not_the_scores() -> None:
+    planner = planned(kd={}, variants={"kd_adapted": {"of": "kd", "set": {"remedies": ["bn_adapt"]}}})
+    plain, adapted = (planner.distill(name, "phantom_clear", 0) for name in ("kd", "kd_adapted"))
+    assert adapted.key == plain.key
+    for before, after in zip(*(planner.scores(n, "phantom_clear", 0) for n in (plain, adapted)), strict=True):
+        assert after.settings == before.settings | {"adapt": "batch_norm"}
+        assert (after.inputs, before.labels["method"], after.labels["method"]) == (before.inputs, "kd", "kd_adapted")
+
+
+@pytest.mark.parametrize("remedy", ["style", "swa"])
+def test_a_remedy_of_training_is_a_setting_of_the_distill_stage(remedy: str) -> None:
+    planner = planned(kd={}, variants={"kd_more": {"of": "kd", "set": {"remedies": [remedy]}}})
+    plain, more = (planner.distill(name, "phantom_clear", 0) for name in ("kd", "kd_more"))
+    assert more.settings == plain.settings | {remedy: True}
+
+
+def test_a_variant_with_other_alignment_settings_has_alignment_networks_of_its_own() -> None:
+    variant = {"of": "gkd", "alignment": {"weights": {"align": 0.0}}}
+    planner = planned(gkd={}, variants={"gkd_loose": variant, "gkd_raw": {"of": "gkd", "alignment": {"trained": False}}})
+    rows = {name: planner.of_row(name).student(name, "phantom_clear", 0) for name in ("gkd", "gkd_loose", "gkd_raw")}
+    keys = {name: {node.key for node in nodes if node.kind == "alignment"} for name, nodes in rows.items()}
+    assert all(len(found) == 2 for found in keys.values()) and len(set().union(*keys.values())) == 6
+    loose, raw = (rows[name][0].settings for name in ("gkd_loose", "gkd_raw"))
+    assert loose["alignment"]["weights"] == {"align": 0.0, "rec": 1.0, "con": 1.0, "sem": 0.5, "view": 0.1}
+    assert raw["untrained"] is True and "untrained" not in loose
+
+
+def test_a_variant_with_another_student_starts_from_that_student_alone() -> None:
+    planner = planned(kd={}, variants={"kd_enet": {"of": "kd", "student": {"name": "enet", "width": 0.5}}})
+    own = planner.of_row("kd_enet")
+    node = own.distill("kd_enet", "phantom_clear", 0)
+    assert node.settings["network"] == {"name": "enet", "width": 0.5}
+    assert node.inputs["baseline"] == own.baseline("phantom_clear", 0).key != planner.baseline("phantom_clear", 0).key
+    assert node.inputs["teacher"] == planner.teacher("phantom_clear", 0).key
+
+
 def test_a_searched_student_is_measured_with_alignment_networks_of_its_own(planner: Planner) -> None:
     narrow = planner.of(with_parameters(planner.sweep, {"networks.student.width": 0.5}))
     *built, stress = narrow.candidate("gkd", "phantom_clear", 0, planner)

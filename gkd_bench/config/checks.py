@@ -11,13 +11,27 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gkd_bench.config.block import merged
 from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
 from gkd_bench.config.reader import Path
-from gkd_bench.config.schema import AlignmentWeights, Budget, Choice, Pool, Range, Sweep
+from gkd_bench.config.schema import AlignmentStage, AlignmentWeights, Budget, Choice, Pool, Range, Sweep
 from gkd_bench.registry import DOMAINS, METHODS, NETWORKS
 
-STRIDES = {"fanet": 8, "unet": 16, "mobile_unet": 32, "enet": 8, "erfnet": 8}
-"""Input pixels per bottleneck position of each network; kept here so that checking a file imports no torch."""
+STRIDES = {
+    "fanet": 8,
+    "unet": 16,
+    "mobile_unet": 32,
+    "enet": 8,
+    "erfnet": 8,
+    "m2unet": 16,
+    "little_unet": 4,
+    "resenc_unet": 32,
+}
+"""Input pixels per bottleneck position of each built-in network; kept here so that checking a file imports no torch.
+
+Networks pad whatever they get, so this guards no training from failing; it keeps training tiles free of padding, and the
+grid of the alignment networks equal to the bottleneck's. Networks of other packages are not imported to be asked.
+"""
 
 GRID_POSITIONS = 16
 """The ``grid`` header pools to 4 x 4 positions, so its vector is 16 channels-worth long."""
@@ -205,6 +219,21 @@ def _gkd(sweep: Sweep) -> Iterator[Problem]:
         yield Problem(("stages", "alignment", "weights"), text, reads=(*ALIGNMENT_WEIGHTS, ("methods", "gkd")))
 
 
+def _variants(sweep: Sweep) -> Iterator[Problem]:
+    for name, variant in sweep.methods.variants.items():
+        path: Path = ("methods", "variants", name)
+        if variant.student and variant.student.name not in NETWORKS:
+            yield Problem((*path, "student", "name"), not_one_of(variant.student.name, "network", list(NETWORKS)))
+        if variant.alignment and "san" not in sweep.methods.plain()[variant.of].guides:
+            text = f"method '{variant.of}' trains no alignment networks, so there is nothing to change; leave it out"
+            yield Problem((*path, "alignment"), text)
+        try:
+            AlignmentStage.model_validate(merged(sweep.stages.alignment.model_dump(), variant.alignment))
+        except ValidationError as error:
+            for problem in describe(error, merged(sweep.stages.alignment.model_dump(), variant.alignment)):
+                yield Problem((*path, "alignment", *problem.path), problem.text, reads=(path,))
+
+
 # ---------------------------------------------------------------- search
 
 
@@ -229,7 +258,7 @@ SEARCHABLE: tuple[Path, ...] = (("stages", "alignment", "weights"), ("networks",
 
 def _space(sweep: Sweep, method: str, space: dict[str, Range | Choice]) -> Iterator[Problem]:
     allowed = [leaf for prefix in (("methods", method), *SEARCHABLE) for leaf in leaves(prefix)]
-    allowed = [leaf for leaf in allowed if leaf != f"methods.{method}"]
+    allowed = [leaf for leaf in allowed if leaf not in (f"methods.{method}", f"methods.{method}.remedies")]
     for name, distribution in space.items():
         path: Path = ("search", "spaces", method, name)
         if name not in allowed:
@@ -354,6 +383,7 @@ CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
     _cached_tiles,
     _batches,
     _gkd,
+    _variants,
     _spaces,
     _objectives,
     _student_search,

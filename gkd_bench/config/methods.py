@@ -1,109 +1,121 @@
-"""The options of every distillation method: one block each, every default stated here."""
+"""The methods of a sweep, the controls that stand beside them, and the rows of an ablation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
-from gkd_bench.config.block import Block, Fraction
+from gkd_bench.config import method_options as options
+from gkd_bench.config.block import Block
+from gkd_bench.config.method_options import METHOD_OPTIONS, MethodOptions
 
-ViewKind = Literal["hflip", "vflip", "rot90", "photometric", "noise_blur", "strong"]
-
-
-GuideName = Literal["teacher", "tan", "san"]
+Control = Literal["bn_views", "scratch_photometric", "kd_photometric"]
 RESERVED_METHODS = frozenset({"teacher", "baseline", "p-sae", "tan", "san"})
 """Rows of a table that are no methods."""
 
 
-class MethodOptions(Block):
-    """Base of the options of a method.
+class Network(Block):
+    """A registered segmentation network and its width multiplier (1.0 = the published size)."""
 
-    Attributes:
-        guides: frozen networks the method consults; they become inputs of its distill stage.
-    """
-
-    guides: ClassVar[tuple[GuideName, ...]] = ()
-
-
-class ScratchOptions(MethodOptions):
-    """Student alone, continued with cross-entropy for as many steps as the distilled student gets."""
-
-
-class KdOptions(MethodOptions):
-    """Pixel-wise knowledge distillation (Hinton et al. 2015)."""
-
-    guides: ClassVar[tuple[GuideName, ...]] = ("teacher",)
-
-    weight: NonNegativeFloat = 1.0
-    temperature: PositiveFloat = 4.0
-
-
-class GkdOptions(MethodOptions):
-    """DCGD (intra, inter) and DICD (cross)."""
-
-    guides: ClassVar[tuple[GuideName, ...]] = ("teacher", "tan", "san")
-
-    intra: NonNegativeFloat = 0.1
-    inter: NonNegativeFloat = 0.1
-    cross: NonNegativeFloat = 0.3
-    views: tuple[ViewKind, ...] = Field(("photometric", "noise_blur", "strong", "photometric"), min_length=1)
-    graph_loss: Literal["mse", "softmax_kl"] = "mse"
-    graph_temperature: PositiveFloat = 0.1
-    inter_scope: Literal["batch", "views"] = "batch"
-    standardise: bool = True
-    divergence: Literal["kl", "ce", "mse"] = "kl"
-    temperature: PositiveFloat = 1.0
-    teacher_skip_drop: Fraction = 0.0
-    view_statistics: Literal["frozen", "updated"] = Field(
-        "frozen", description="the student's BatchNorm running statistics in passes of views and of rebuilt bottlenecks"
-    )
+    name: str
+    width: PositiveFloat = 1.0
 
 
 class Variant(Block):
-    """A row of an ablation: method ``of`` with some of its options changed, everything else as that method has it.
+    """A row of an ablation: method ``of`` with something changed, everything else as that method has it.
 
     Searched options of the method are taken over before the changes are made.
+
+    Attributes:
+        of: a method of the sweep.
+        set: options of the method.
+        alignment: settings of ``stages.alignment``; blocks inside are changed, not replaced.
+        student: another student network, whose own continuation it is compared with.
     """
 
     of: str
-    set: dict[str, Any] = Field(min_length=1)
+    set: dict[str, Any] = Field(default_factory=dict)
+    alignment: dict[str, Any] = Field(default_factory=dict)
+    student: Network | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not (self.set or self.alignment or self.student):
+            raise ValueError("changes nothing; give set, alignment or student")
+        return self
+
+
+CONTROLS: dict[str, Variant] = {
+    "scratch_photometric": Variant(of="scratch", set={"remedies": ["photometric"]}),
+    "kd_photometric": Variant(of="kd", set={"remedies": ["photometric"]}),
+}
+"""Controls that are a method with a remedy; ``bn_views`` is a method of its own."""
 
 
 class Methods(Block):
-    """Methods of the sweep, each with its options. ``scratch`` is the fair student-alone row and is always there."""
+    """Methods of the sweep, each with its options. ``scratch`` is the fair student-alone row and is always there.
 
-    scratch: ScratchOptions = ScratchOptions()
-    kd: KdOptions | None = None
-    gkd: GkdOptions | None = None
+    Attributes:
+        controls: rows without which a gain can be an illusion; all of them unless the sweep says otherwise.
+        variants: rows of an ablation.
+    """
+
+    scratch: options.ScratchOptions = options.ScratchOptions()
+    bn_views: options.BnViewsOptions | None = None
+    kd: options.KdOptions | None = None
+    fitnet: options.FitnetOptions | None = None
+    at: options.AtOptions | None = None
+    fsp: options.FspOptions | None = None
+    skd: options.SkdOptions | None = None
+    ifvd: options.IfvdOptions | None = None
+    cwd: options.CwdOptions | None = None
+    dsd: options.DsdOptions | None = None
+    cirkd: options.CirkdOptions | None = None
+    coco: options.CocoOptions | None = None
+    graph_flow: options.GraphFlowOptions | None = None
+    emkd: options.EmkdOptions | None = None
+    xded: options.XdedOptions | None = None
+    ccdistill: options.CcdistillOptions | None = None
+    diga: options.DigaOptions | None = None
+    gkd: options.GkdOptions | None = None
+    controls: tuple[Control, ...] = ("bn_views", "scratch_photometric", "kd_photometric")
     variants: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Variant] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _variants_are_possible(self) -> Self:
         for name, variant in self.variants.items():
-            if name in RESERVED_METHODS or name in type(self).model_fields:
+            if name in RESERVED_METHODS or name in METHOD_OPTIONS or name in CONTROLS:
                 raise ValueError(f"variants.{name}: the name is taken; choose another")
-            if variant.of not in self._plain():
-                known = ", ".join(self._plain())
+            if variant.of not in self.plain():
+                known = ", ".join(self.plain())
                 raise ValueError(f"variants.{name}.of: {variant.of!r} is not a method of this sweep; allowed: {known}")
-            self._options(name)
+            self._options(name, variant)
         return self
 
     def chosen(self) -> dict[str, MethodOptions]:
-        """The methods that the sweep asks for, in table order, variants behind them, with their options."""
-        return self._plain() | {name: self._options(name) for name in self.variants}
+        """The rows that the sweep asks for with their options: methods in table order, then controls and variants."""
+        return self.plain() | {name: self._options(name, variant) for name, variant in self.rows().items()}
+
+    def plain(self) -> dict[str, MethodOptions]:
+        """The methods, ``bn_views`` among them when it is a control, without variants."""
+        found = {name: value for name in METHOD_OPTIONS if (value := getattr(self, name)) is not None}
+        if "bn_views" in self.controls and "bn_views" not in found:
+            found = {name: found[name] for name in ("scratch",)} | {"bn_views": options.BnViewsOptions()} | found
+        return found
+
+    def rows(self) -> Mapping[str, Variant]:
+        """What stands beside the methods: controls that are a method with a remedy, and variants."""
+        return {name: CONTROLS[name] for name in CONTROLS if name in self.controls} | self.variants
 
     def base_of(self, name: str) -> str:
-        """The method that a variant changes; a method itself."""
-        return self.variants[name].of if name in self.variants else name
+        """The method that a control or variant changes; a method itself."""
+        rows = self.rows()
+        return rows[name].of if name in rows else name
 
-    def _plain(self) -> dict[str, MethodOptions]:
-        names = [name for name in type(self).model_fields if name != "variants"]
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    def _options(self, name: str) -> MethodOptions:
-        variant = self.variants[name]
-        base = self._plain()[variant.of]
+    def _options(self, name: str, variant: Variant) -> MethodOptions:
+        base = self.plain().get(variant.of) or METHOD_OPTIONS[variant.of]()
         try:
             return type(base).model_validate({**base.model_dump(), **variant.set})
         except ValidationError as error:

@@ -14,14 +14,15 @@ from pydantic import (
 )
 
 from gkd_bench.config.block import Block as Block
-from gkd_bench.config.block import Fraction
-from gkd_bench.config.methods import GkdOptions as GkdOptions
-from gkd_bench.config.methods import KdOptions as KdOptions
-from gkd_bench.config.methods import MethodOptions as MethodOptions
+from gkd_bench.config.block import Fraction, merged
+from gkd_bench.config.method_options import GkdOptions as GkdOptions
+from gkd_bench.config.method_options import KdOptions as KdOptions
+from gkd_bench.config.method_options import MethodOptions as MethodOptions
+from gkd_bench.config.method_options import ScratchOptions as ScratchOptions
+from gkd_bench.config.method_options import ViewKind as ViewKind
 from gkd_bench.config.methods import Methods as Methods
-from gkd_bench.config.methods import ScratchOptions as ScratchOptions
+from gkd_bench.config.methods import Network as Network
 from gkd_bench.config.methods import Variant as Variant
-from gkd_bench.config.methods import ViewKind as ViewKind
 from gkd_bench.config.search import OBJECTIVES as OBJECTIVES
 from gkd_bench.config.search import Choice as Choice
 from gkd_bench.config.search import Objective as Objective
@@ -114,13 +115,6 @@ class Augment(Block):
 # ---------------------------------------------------------------- networks
 
 
-class Network(Block):
-    """A registered segmentation network and its width multiplier (1.0 = the published size)."""
-
-    name: str
-    width: PositiveFloat = 1.0
-
-
 class Header(Block):
     """Shape of the alignment networks (TAN, SAN) and of the semantic autoencoder's vector part."""
 
@@ -200,6 +194,7 @@ class AlignmentStage(Training):
 
     optimiser: Optimiser = Optimiser(weight_decay=1e-4)
     weights: AlignmentWeights = AlignmentWeights()
+    trained: bool = Field(True, description="false: the alignment network stays untrained, the ablation without ACT")
     cached_tiles: NonNegativeInt = Field(
         0, description="fixed tiles whose host features are computed once; 0 = fresh tiles"
     )
@@ -343,6 +338,16 @@ class Sweep(Block):
     def targets(self) -> tuple[str, ...]:
         """Names of the target domains; a source is also scored on its own test subjects."""
         return self.data.domains if self.pairs.targets == "all" else self.pairs.targets
+
+    def of_row(self, name: str) -> Sweep:
+        """The sweep as a row of its table has it: with the alignment settings and the student that a variant asks for."""
+        variant = self.methods.rows().get(name)
+        if variant is None or not (variant.alignment or variant.student):
+            return self
+        alignment = AlignmentStage.model_validate(merged(self.stages.alignment.model_dump(), variant.alignment))
+        stages = self.stages.model_copy(update={"alignment": alignment})
+        networks = self.networks.model_copy(update={"student": variant.student or self.networks.student})
+        return self.model_copy(update={"stages": stages, "networks": networks})
 
     def dump(self) -> dict[str, Any]:
         """The whole sweep as plain JSON values, defaults included."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from gkd_bench.config.schema import MethodOptions, ViewKind
+from gkd_bench.config.method_options import MethodOptions, ViewKind
+from gkd_bench.distillation.adversary import Opponent
 from gkd_bench.networks.alignment import AlignmentNetwork
 from gkd_bench.networks.base import Decoded, Features, SegmentationNetwork
 
@@ -82,33 +83,60 @@ class StudentOutput(NamedTuple):
 class Method(nn.Module, ABC):
     """Base of all methods. A method never sees a loop, an optimiser, a file or a target domain.
 
+    What a method trains beside the student, such as projections, and what it remembers, such as a memory bank, are its
+    own modules and buffers: the loop optimises and checkpoints them with the student and nobody keeps them afterwards.
+
     Args:
         options: the method's block of the sweep; its ``guides`` name the networks the method gets.
         guides: those networks, frozen here.
+        student: the student, looked at for its shapes; it is handed to ``terms`` and not kept.
+
+    Raises:
+        ValueError: a guide that the options ask for is not there.
     """
 
-    def __init__(self, options: MethodOptions, guides: Guides) -> None:
+    opponent: Opponent | None
+    """Networks trained against the student, with an optimiser of their own."""
+
+    def __init__(self, options: MethodOptions, guides: Guides, student: SegmentationNetwork) -> None:
         super().__init__()
+        self.opponent = None  # a class attribute would hide the module that a method puts here
+        missing = [name for name in options.guides if getattr(guides, name) is None]
+        if missing:
+            raise ValueError(f"{type(self).__name__} needs {' and '.join(missing)}")
         self.guides = guides
         self.frozen = nn.ModuleList([part for part in (guides.teacher, guides.tan, guides.san) if part is not None])
         freeze(self.frozen)
+        self._weights = {term: float(getattr(options, option)) for term, option in options.terms.items()}
+
+    @property
+    def teacher(self) -> SegmentationNetwork:
+        """The frozen teacher. Raises ValueError for a method without one."""
+        if self.guides.teacher is None:
+            raise ValueError(f"{type(self).__name__} consults no teacher")
+        return self.guides.teacher
 
     @property
     def views(self) -> tuple[ViewKind, ...]:
         """Kinds of the augmented views this method wants beside the anchors."""
         return ()
 
-    @abstractmethod
     def weights(self) -> Mapping[str, float]:
         """Name and weight of every term that ``terms`` returns; terms of weight zero are left out of both."""
+        return {term: weight for term, weight in self._weights.items() if weight}
 
     @abstractmethod
     def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
-        """Scalar loss terms, unweighted; differentiable in the student's parameters only."""
+        """Scalar loss terms, unweighted; differentiable in the student's and the method's own parameters."""
 
     def health(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, float]:
         """Measurements that tell whether the method's terms can carry information; none by default."""
         return {}
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The method's own parameters and buffers, live, without those of the frozen networks."""
+        frozen = {id(tensor) for tensor in self.frozen.state_dict(keep_vars=True).values()}
+        return {name: t for name, t in self.state_dict(keep_vars=True).items() if id(t) not in frozen}
 
     def train(self, mode: bool = True) -> Method:
         """Training mode reaches the method's own parts; frozen networks stay in eval mode."""

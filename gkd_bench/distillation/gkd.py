@@ -6,37 +6,28 @@ arXiv 2207.12995. The equations are a reconstruction; every weight, norm and tem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
-from gkd_bench.config.schema import GkdOptions, ViewKind
+from gkd_bench.config.method_options import GkdOptions, ViewKind
 from gkd_bench.distillation import dcgd, dicd
 from gkd_bench.distillation.base import Aligned, Batch, Guides, Method, StudentOutput
 from gkd_bench.networks.base import Features, SegmentationNetwork
-from gkd_bench.networks.norm import frozen_statistics
+from gkd_bench.networks.norm import view_statistics
 
 
 class GeneralizableDistillation(Method):
     """Terms ``intra``, ``inter`` and ``cross``; teacher, TAN and SAN are frozen, the student alone is trained."""
 
-    def __init__(self, options: GkdOptions, guides: Guides) -> None:
-        super().__init__(options, guides)
-        if guides.teacher is None or guides.tan is None or guides.san is None:
-            raise ValueError("gkd needs a teacher and the alignment networks of teacher and student")
-        self.options, self.teacher, self.tan, self.san = options, guides.teacher, guides.tan, guides.san
+    def __init__(self, options: GkdOptions, guides: Guides, student: SegmentationNetwork) -> None:
+        super().__init__(options, guides, student)
+        assert guides.tan is not None and guides.san is not None  # the base class has looked
+        self.options, self.tan, self.san = options, guides.tan, guides.san
 
     @property
     def views(self) -> tuple[ViewKind, ...]:
         """The option's view kinds; none are drawn when both graph terms are off."""
         return self.options.views if self.options.intra or self.options.inter else ()
-
-    def weights(self) -> Mapping[str, float]:
-        """The terms that are switched on."""
-        weights = {"intra": self.options.intra, "inter": self.options.inter, "cross": self.options.cross}
-        return {name: weight for name, weight in weights.items() if weight}
 
     def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
         """The terms that are switched on, unweighted."""
@@ -63,17 +54,13 @@ class GeneralizableDistillation(Method):
             found["q1 gradient to the student vector"] = float((gradient * self.san.sd).norm())
         return found
 
-    def _statistics(self, student: SegmentationNetwork) -> AbstractContextManager[None]:
-        """Passes of views and of rebuilt bottlenecks are not what the deployed student sees: its running statistics stay."""
-        return frozen_statistics(student) if self.options.view_statistics == "frozen" else nullcontext()
-
     def _graph_terms(
         self, student: SegmentationNetwork, own: StudentOutput, features: Features, batch: Batch
     ) -> dict[str, Tensor]:
         """DCGD on the anchors' and the views' vectors, the student's views in one pass."""
         with torch.no_grad():
             teacher = self._graph_vectors(self.tan, self.teacher, features.bottleneck, batch.views)
-        with self._statistics(student):
+        with view_statistics(student, self.options.view_statistics):
             mine = self._graph_vectors(self.san, student, own.features.bottleneck, batch.views)
         form, tau = self.options.graph_loss, self.options.graph_temperature
         terms = {}
@@ -97,6 +84,6 @@ class GeneralizableDistillation(Method):
             taught = self.tan.vectors(features.bottleneck)
         vectors = self.san.vectors(own.features.bottleneck)
         q1 = dicd.teacher_decodes_student(teacher, self.tan, vectors, features, options.teacher_skip_drop)
-        with self._statistics(student):
+        with view_statistics(student, self.options.view_statistics):
             q2 = dicd.student_decodes_teacher(student, self.san, taught, own)
         return dicd.cross_loss(target, q1, q2, options.divergence, options.temperature)

@@ -5,12 +5,10 @@ Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from gkd_bench.config.schema import KdOptions
+from gkd_bench.config.method_options import KdOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.divergence import kl_divergence
 from gkd_bench.networks.base import SegmentationNetwork
@@ -19,15 +17,9 @@ from gkd_bench.networks.base import SegmentationNetwork
 class KnowledgeDistillation(Method):
     """One term, ``kd``: the mean over pixels of the divergence between softened predictions."""
 
-    def __init__(self, options: KdOptions, guides: Guides) -> None:
-        super().__init__(options, guides)
-        if guides.teacher is None:
-            raise ValueError("kd needs a teacher")
-        self.options, self.teacher = options, guides.teacher
-
-    def weights(self) -> Mapping[str, float]:
-        """``kd``."""
-        return {"kd": self.options.weight} if self.options.weight else {}
+    def __init__(self, options: KdOptions, guides: Guides, student: SegmentationNetwork) -> None:
+        super().__init__(options, guides, student)
+        self.options = options
 
     def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
         """Divergence of the student's logits from the teacher's on the anchors."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from gkd_bench.distillation.base import Batch, Method, StudentOutput
@@ -12,10 +10,6 @@ from gkd_bench.networks.base import SegmentationNetwork
 
 class Scratch(Method):
     """No term beside the supervised loss: what longer training alone would have given."""
-
-    def weights(self) -> Mapping[str, float]:
-        """No terms."""
-        return {}
 
     def terms(self, student: SegmentationNetwork, own: StudentOutput, batch: Batch) -> dict[str, Tensor]:
         """No terms."""

@@ -17,7 +17,7 @@ from gkd_bench.networks.base import SegmentationNetwork, Skips, count_parameters
 from gkd_bench.networks.semantic import SemanticPrior, vector_moments
 from gkd_bench.stages import checks
 from gkd_bench.stages.context import StageContext
-from gkd_bench.stages.loop import Loop, Span, Task
+from gkd_bench.stages.loop import Loop, Task, Trained
 from gkd_bench.stages.models import input_network, load_prior, new_alignment
 from gkd_bench.stages.results import cost_record, epoch_records, health
 from gkd_bench.stages.supervised import source_sampler
@@ -54,12 +54,19 @@ def run_alignment(context: StageContext) -> Draft:
         patience=stage.patience,
         keep=stage.keep,
     )
-    trained = Loop(task, stage, context, Span(context.node.key, 0, stage.epochs)).run()
+    untrained = bool(context.node.settings.get("untrained"))
+    trained = as_initialised(task) if untrained else Loop(task, stage, context).run()
     records = [*epoch_records(trained.history), *alignment_health(parts, held_out, str(context.setting("host")))]
     records.append(cost_record(context, count_parameters(network), trained.steps, trained.seconds))
     statistics = vector_statistics(parts, sampler)
     summary = {"val/act": trained.score, "epoch": trained.epoch, "seconds": trained.seconds}
     return Draft(tensors={"network": network.state_dict(), "statistics": statistics}, records=records, summary=summary)
+
+
+def as_initialised(task: Task) -> Trained:
+    """The ablation without ACT: no step is done; the validation score is that of the initial weights."""
+    task.module.eval()
+    return Trained([], 0, task.validate()[task.score], 0, 0.0)
 
 
 # ---------------------------------------------------------------- batches

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gkd_bench.config.schema import DistillStage, MethodOptions, Methods
+from gkd_bench.config.method_options import METHOD_OPTIONS, MethodOptions
+from gkd_bench.config.schema import DistillStage
 from gkd_bench.data.augment import Rows, make_views, step_generator
 from gkd_bench.data.tiles import TileSampler
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.networks.build import seeded
 from gkd_bench.registry import METHODS
+from gkd_bench.stages.averaging import WeightAverage, refresh_statistics
+from gkd_bench.stages.collective import mean_over_ranks
 from gkd_bench.stages.context import StageContext
-from gkd_bench.stages.loop import Loop, Task
+from gkd_bench.stages.loop import Loop, Task, Trained
 from gkd_bench.stages.models import input_network, load_aligned, new_network
+from gkd_bench.stages.numerics import derived_seed
 from gkd_bench.stages.predict import validation_dice
 from gkd_bench.stages.results import health, network_draft
 from gkd_bench.stages.supervised import segmentation_terms, source_sampler, supervised_weights
 from gkd_bench.store.artefacts import Draft
 
 VIEW_STREAM = 10
+METHOD_STREAM = 13
 SILENT_RATIO = 1e-3
 HEALTH_TILES = 32
 
@@ -49,12 +57,14 @@ def initial_student(context: StageContext, stage: DistillStage) -> SegmentationN
     return student
 
 
-def build_method(context: StageContext) -> Method:
-    """The method of the node's settings with its frozen guides."""
+def build_method(context: StageContext, student: SegmentationNetwork) -> Method:
+    """The method of the node's settings with its frozen guides; its own weights are seeded."""
     name = str(context.setting("method"))
-    options: MethodOptions = Methods.model_validate({name: context.setting("options")}).chosen()[name]
-    method: Method = METHODS.load(name)(options, load_guides(context, options))
-    return method
+    options = METHOD_OPTIONS[name].model_validate(context.setting("options"))
+    guides = load_guides(context, options)
+    with seeded(derived_seed(context.node.seed, METHOD_STREAM)):
+        method: Method = METHODS.load(name)(options, guides, student)
+    return method.to(context.device)
 
 
 def load_guides(context: StageContext, options: MethodOptions) -> Guides:
@@ -76,12 +86,32 @@ def draw_batch(sampler: TileSampler, method: Method, context: StageContext, step
 
 
 def run_distill(context: StageContext) -> Draft:
-    """Train the student; ``network`` in the draft is the epoch with the best validation Dice, ``last`` the last one."""
+    """Train the student; ``network`` in the draft is the epoch with the best validation Dice, ``last`` the last one.
+
+    With weight averaging there is one network, the average.
+    """
     stage = context.settings("distill", DistillStage)
-    student, method = initial_student(context, stage), build_method(context).to(context.device)
-    sampler, validation = source_sampler(context), context.domain().source_splits().val
-    weights = method.weights()
-    task = Task(
+    student = initial_student(context, stage)
+    method, sampler = build_method(context, student), source_sampler(context)
+    task = distill_task(context, stage, student, method, sampler)
+    trained = Loop(task, stage, context).run()
+    if task.average:
+        trained = averaged(context, stage, student, task, trained)
+    records = [
+        *term_health(trained.history, method.weights()),
+        *view_health(context, student, method, sampler),
+        *method_health(student, method, context, sampler),
+    ]
+    return network_draft(context, student, trained, records, keep_last=True)
+
+
+def distill_task(
+    context: StageContext, stage: DistillStage, student: SegmentationNetwork, method: Method, sampler: TileSampler
+) -> Task:
+    """What the loop trains: the student, with what the method trains and remembers beside it."""
+    validation, weights = context.domain().source_splits().val, method.weights()
+    steps = stage.epochs * stage.epoch_steps
+    return Task(
         module=DistillTraining(student, method, stage.dice_weight > 0),
         kept=student,
         draw=lambda step: draw_batch(sampler, method, context, step, stage.batch),
@@ -91,17 +121,27 @@ def run_distill(context: StageContext) -> Draft:
         ramped=frozenset(weights),
         warmup_epochs=stage.warmup_epochs,
         balance=stage.balance_target if stage.balance == "gradient_norm" else None,
+        extra=method.own_state(),
+        opponent=method.opponent,
+        average=WeightAverage(student, steps // 2) if context.node.settings.get("swa") else None,
     )
-    trained = Loop(task, stage, context).run()
-    records = [
-        *term_health(trained.history, list(weights)),
-        *view_health(context, student, method, sampler),
-        *method_health(student, method, context, sampler),
-    ]
-    return network_draft(context, student, trained, records, keep_last=True)
 
 
-def term_health(history: list[dict[str, Any]], terms: list[str]) -> list[dict[str, Any]]:
+def averaged(
+    context: StageContext, stage: DistillStage, student: SegmentationNetwork, task: Task, trained: Trained
+) -> Trained:
+    """The student with the averaged weights, batch statistics of its own, and the validation Dice it has with them."""
+    assert task.average is not None
+    student.load_state_dict(task.average.weights(), strict=False)
+    refresh_statistics(student, lambda step: task.draw(step).images, stage.epoch_steps)
+    student.eval()
+    with torch.no_grad():
+        metrics = mean_over_ranks(task.validate())
+    history = [*trained.history[:-1], trained.history[-1] | metrics]
+    return replace(trained, history=history, epoch=stage.epochs, score=metrics[task.score], last=None)
+
+
+def term_health(history: list[dict[str, Any]], terms: Iterable[str]) -> list[dict[str, Any]]:
     """Mean gradient norm of every term relative to cross-entropy's; a term without gradient is a warning."""
     records = []
     for term in terms:

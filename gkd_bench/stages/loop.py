@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gkd_bench.config.schema import Budget
+from gkd_bench.distillation.adversary import Opponent
 from gkd_bench.errors import StageError
 from gkd_bench.networks.norm import frozen_statistics
+from gkd_bench.stages.averaging import WeightAverage
 from gkd_bench.stages.collective import any_rank, is_distributed, mean_over_ranks
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.monitor import Progress
 from gkd_bench.stages.numerics import autocast, seed_step
+from gkd_bench.stages.opponent import OpponentStep
 from gkd_bench.stages.probe import gradient_report
 from gkd_bench.stages.schedule import learning_rate_factor, warm_up
 
@@ -49,6 +52,9 @@ class Task:
         balance: gradient norm of each ramped term relative to the main term's, multiplied by its weight; none = plain.
         patience: epochs without a better score before the loop ends; 0 = never.
         keep: the epoch whose weights the kept module carries in the end.
+        extra: what else is trained or remembered, live tensors; checkpointed and put back, and dropped at the end.
+        opponent: networks trained against the kept one, a step after each of its steps, by an optimiser of their own.
+        average: running average of the kept module's weights.
     """
 
     module: nn.Module
@@ -64,6 +70,9 @@ class Task:
     balance: float | None = None
     patience: int = 0
     keep: Literal["best", "last"] = "best"
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    opponent: Opponent | None = None
+    average: WeightAverage | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision == "fp16")
         self.state = LoopState()
         self.best: dict[str, Tensor] | None = None
+        self.opponent = OpponentStep(task.opponent) if task.opponent else None
         self.wrapped = _distributed(task.module, context)
         self._running: dict[str, Tensor | float] = {}
         self._gradients: dict[str, float] = {}
@@ -154,6 +164,10 @@ class Loop:
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.opponent:
+            terms = terms | {"critic": self.opponent.step()}
+        if self.task.average:
+            self.task.average.update(step)
         self._add_to_sums(terms)
         self.state.step = step + 1
 
@@ -249,6 +263,12 @@ class Loop:
         self.best = saved["best"]
         self.optimiser.load_state_dict(saved["optimiser"])
         self.scaler.load_state_dict(saved["scaler"])
+        for name, tensor in self.task.extra.items():
+            tensor.data.copy_(saved["extra"][name])
+        if self.opponent:
+            self.opponent.optimiser.load_state_dict(saved["opponent"])
+        if self.task.average:
+            self.task.average.load(saved["average"])
 
     def _housekeeping(self) -> None:
         state, context = self.state, self.context
@@ -278,6 +298,9 @@ class Loop:
                 "best": self.best,
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "extra": {name: tensor.detach() for name, tensor in self.task.extra.items()},
+                "opponent": self.opponent.optimiser.state_dict() if self.opponent else None,
+                "average": self.task.average.state() if self.task.average else None,
             },
         )
 

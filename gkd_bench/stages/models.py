@@ -43,7 +43,7 @@ def kept_networks(artefact: Artefact, device: torch.device) -> dict[str, Segment
 
 def new_alignment(host: SegmentationNetwork, header: Header, tile: int, seed: int) -> AlignmentNetwork:
     """An untrained alignment network for a host's bottleneck, with seeded weights, on the host's device."""
-    side = max(1, tile // host.stride)
+    side = -(-tile // host.stride)  # encode pads to a multiple of the stride
     device = next(host.parameters()).device
     with seeded(seed):
         network = AlignmentNetwork(

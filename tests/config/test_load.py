@@ -63,6 +63,7 @@ def test_profile_replaces_a_search_distribution_as_a_whole(load: Load) -> None:
 
 def test_empty_block_asks_for_defaults_and_null_for_none(write: Callable[[str], Path]) -> None:
     head = "name: a\ndata: {domains: [phantom_dim]}\nmethods:\n  kd:\n  gkd: "
+    head = head.replace("methods:", "methods:\n  controls: []")
     chosen = load_sweep(write(f"{head}\n")).sweep.methods.chosen()
     assert set(chosen) == {"scratch", "kd", "gkd"}
     assert set(load_sweep(write(f"{head}null\n")).sweep.methods.chosen()) == {"scratch", "kd"}

@@ -34,7 +34,7 @@ def test_paper_like_starts_the_warm_student_low(load: Load) -> None:
 
 
 def test_preset_does_not_choose_a_method_that_the_file_leaves_out(load: Load) -> None:
-    chosen = load(preset="paper_like", methods={"kd": {}}).sweep.methods.chosen()
+    chosen = load(preset="paper_like", methods={"kd": {}, "controls": []}).sweep.methods.chosen()
     assert set(chosen) == {"scratch", "kd"}
     assert load(preset="paper_like").sweep.methods.kd is None
     assert load(preset="paper_like", methods={"gkd": None}).sweep.methods.gkd is None

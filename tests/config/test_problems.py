@@ -53,7 +53,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "unknown block": ({"network": {}}, "network: unknown key; allowed: name, task, "),
     "misspelt network": (
         {"networks": {"student": {"name": "mobil_unet"}}},
-        "networks.student.name: 'mobil_unet' is not a network; allowed: fanet, unet, mobile_unet, enet, erfnet; "
+        "networks.student.name: 'mobil_unet' is not a network; allowed: fanet, unet, mobile_unet, enet, erfnet, m2unet, little_unet, resenc_unet; "
         "did you mean 'mobile_unet'?",
     ),
     "misspelt domain": (
@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "misspelt method": (
         {"methods": {"gdk": {}}},
-        "methods.gdk: unknown key; allowed: scratch, kd, gkd, variants; did you mean 'gkd'?",
+        "methods.gdk: unknown key; allowed: scratch, bn_views, kd, fitnet, at, fsp, skd, ifvd, cwd, dsd, cirkd, coco, graph_flow, emkd, xded, ccdistill, diga, gkd, controls, variants; did you mean 'gkd'?",
     ),
     "misspelt enum value": (
         {"search": {"sampler": "tpa"}},
@@ -190,7 +190,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "variant of a method that is not there": (
         {"methods": {"variants": {"kd_hot": {"of": "kd", "set": {"temperature": 8.0}}}}},
-        "variants.kd_hot.of: 'kd' is not a method of this sweep; allowed: scratch",
+        "variants.kd_hot.of: 'kd' is not a method of this sweep; allowed: scratch, bn_views",
     ),
     "variant with a misspelt option": (
         {"methods": {"gkd": {}, "variants": {"gkd_intra": {"of": "gkd", "set": {"intr": 0}}}}},
@@ -199,6 +199,37 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "variant under a method's name": (
         {"methods": {"gkd": {}, "variants": {"teacher": {"of": "gkd", "set": {"intra": 0}}}}},
         "variants.teacher: the name is taken; choose another",
+    ),
+    "control's name for a variant": (
+        {"methods": {"gkd": {}, "variants": {"kd_photometric": {"of": "gkd", "set": {"intra": 0}}}}},
+        "variants.kd_photometric: the name is taken; choose another",
+    ),
+    "variant that changes nothing": (
+        {"methods": {"gkd": {}, "variants": {"gkd_same": {"of": "gkd"}}}},
+        "methods.variants.gkd_same: changes nothing; give set, alignment or student",
+    ),
+    "variant with a misspelt alignment setting": (
+        {"methods": {"gkd": {}, "variants": {"gkd_less": {"of": "gkd", "alignment": {"weights": {"alin": 0}}}}}},
+        "methods.variants.gkd_less.alignment.weights.alin: unknown key",
+    ),
+    "alignment for a method without it": (
+        {"methods": {"kd": {}, "gkd": {}, "variants": {"kd_less": {"of": "kd", "alignment": {"trained": False}}}}},
+        "methods.variants.kd_less.alignment: method 'kd' trains no alignment networks",
+    ),
+    "variant with a misspelt student": (
+        {"methods": {"gkd": {}, "variants": {"gkd_small": {"of": "gkd", "student": {"name": "enets"}}}}},
+        "methods.variants.gkd_small.student.name: 'enets' is not a network",
+    ),
+    "misspelt remedy": (
+        {"methods": {"gkd": {"remedies": ["styl"]}}},
+        "methods.gkd.remedies.0: must be 'photometric', 'style', 'swa' or 'bn_adapt', found 'styl'",
+    ),
+    "search of remedies": (
+        {
+            "methods": {"gkd": {}},
+            "search": {"trials": 2, "spaces": {"gkd": {"methods.gkd.remedies": {"choice": ["style", "swa"]}}}},
+        },
+        "'methods.gkd.remedies' is not a setting that a search of 'gkd' may change",
     ),
     "oracle as the rule": (
         {"selection": {"rule": "oracle"}},
@@ -309,7 +340,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "search of an unknown method": (
         space({"low": 1, "high": 2}, "methods.gdk.intra", "gdk"),
-        "search.spaces.gdk: 'gdk' is not a method; allowed: scratch, kd, gkd; did you mean 'gkd'?",
+        "search.spaces.gdk: 'gdk' is not a method; allowed: scratch, bn_views, kd, fitnet, at, fsp, skd, ifvd, cwd, dsd, cirkd, coco, graph_flow, emkd, xded, ccdistill, diga, gkd; did you mean 'gkd'?",
     ),
     "empty space": ({"search": {"spaces": {"gkd": {}}}}, "search.spaces.gkd: is empty; name at least one setting"),
     "trials of nothing": (

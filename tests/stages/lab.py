@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
         "evaluate": {"overlap": 0.0, "overlays": 1, "fixed_pictures": 1, "fsd_tiles": 40, "fsd_bootstrap": 5},
         "efficiency": {"warmup": 1, "repeats": 3},
     },
-    "methods": {"kd": {}, "gkd": {"views": ("photometric", "noise_blur")}},
+    "methods": {"kd": {}, "gkd": {"views": ("photometric", "noise_blur")}, "controls": ()},
     "seeds": [0],
 }
 
