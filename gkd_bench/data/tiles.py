@@ -13,6 +13,7 @@ from torch import Tensor
 from gkd_bench.config.schema import Augment
 from gkd_bench.data.augment import Rows, photometric, step_generator
 from gkd_bench.data.cache import AnyImages, SourceImages, TestImages, TestSplit
+from gkd_bench.data.style import restyle
 from gkd_bench.errors import DataError, LeakError
 
 LABEL_BIT, FOV_BIT = 256, 512
@@ -77,6 +78,7 @@ class TileSampler:
         tile: side of a tile, pixels.
         device: where images live and batches appear.
         augment: flips, quarter rotations and photometric changes.
+        style: whether the style of most tiles is changed as well; see :func:`gkd_bench.data.style.restyle`.
         seed: seed of places and augmentation.
 
     Raises:
@@ -91,10 +93,11 @@ class TileSampler:
         device: torch.device | str = "cpu",
         *,
         augment: Augment | None = None,
+        style: bool = False,
         seed: int = 0,
     ) -> None:
         _refuse_leak(images)
-        self.tile, self.seed = tile, seed
+        self.tile, self.style, self.seed = tile, style, seed
         self.augment = augment or Augment()
         self.device = torch.device(device)
         packed, self._sizes = _pack(images)
@@ -117,9 +120,10 @@ class TileSampler:
         torch.rand(batch, generator=generator)  # keeps the batches that stored stages were trained on
         anywhere = torch.zeros(batch, dtype=torch.bool)
         tiles = self._gather(self._places(anywhere, generator).rows(rows))
-        if self.augment.photometric == "none":
-            return tiles
-        return tiles._replace(images=photometric(tiles.images, self.augment.photometric, generator, rows))
+        images = tiles.images
+        if self.augment.photometric != "none":
+            images = photometric(images, self.augment.photometric, generator, rows)
+        return tiles._replace(images=restyle(images, generator, rows) if self.style else images)
 
     def draw_labels(self, step: int, batch: int, empty_share: float = 1.0, rank: int = 0, workers: int = 1) -> Tensor:
         """Labels only, (rows, tile, tile) int64, at most ``empty_share`` of the global batch without foreground."""

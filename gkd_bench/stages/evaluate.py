@@ -17,6 +17,7 @@ from gkd_bench.metrics.pictures import encode_png, overlay
 from gkd_bench.metrics.surface import surface_metrics
 from gkd_bench.metrics.topology import topology_metrics
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.stages.adapt import as_deployed
 from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distance import fsd_draft
@@ -68,7 +69,8 @@ def run_evaluate(context: StageContext) -> Draft:
     networks = kept_networks(context.input("model"), context.device)
     images = context.domain("target").test_split().images
     draft = Draft(summary={"images": len(images)})
-    for place, (variant, network) in enumerate(networks.items()):
+    for place, (variant, trained) in enumerate(networks.items()):
+        network = as_deployed(context, trained, images)
         scored = score_all(network, images, stage, context, place, len(networks))
         part = fsd_draft(context, network, stage)
         drawn = pictures(network, images, scored, stage, context, variant)

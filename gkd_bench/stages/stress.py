@@ -13,11 +13,13 @@ from torch import Tensor
 
 from gkd_bench.config.schema import StressStage
 from gkd_bench.data.cache import SourceImages, require_source
-from gkd_bench.data.stress import StressBank
+from gkd_bench.data.stress import Condition, StressBank
 from gkd_bench.metrics.efficiency import count_macs
 from gkd_bench.metrics.frechet import frechet_distance
 from gkd_bench.metrics.overlap import score_image
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.stages.adapt import as_deployed
+from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distance import Ruler, by_first, domain_tiles, make_ruler
 from gkd_bench.stages.models import kept_networks
@@ -30,6 +32,8 @@ OVERLAP = 0.25
 STRESSED_SPACE = "aligned_own"
 SPACES = {STRESSED_SPACE: "aligned", "bottleneck": "bottleneck"}
 Record = dict[str, Any]
+Deployed = Mapping[Condition, SegmentationNetwork]
+"""Condition -> the network that meets it: one and the same, unless batch statistics are adapted to every condition."""
 
 
 def run_stress(context: StageContext) -> Draft:
@@ -37,7 +41,8 @@ def run_stress(context: StageContext) -> Draft:
     stage, bank, model = context.settings("stress", StressStage), context.stress_bank(), context.input("model")
     draft = Draft()
     for variant, network in kept_networks(model, context.device).items():
-        records = [*dice_records(context, network, bank), *distance_records(context, network, bank, stage)]
+        deployed = {condition: as_deployed(context, network, bank.images(condition)) for condition in bank.conditions}
+        records = [*dice_records(context, deployed, bank), *distance_records(context, deployed, bank, stage)]
         candidate = candidate_record(context, variant, network, model, records)
         draft.records.extend({**record, "variant": variant, "split": "val"} for record in [*records, candidate])
         draft.summary.update({f"{variant}/{name}": candidate[name] for name in CANDIDATE_FIELDS})
@@ -46,11 +51,11 @@ def run_stress(context: StageContext) -> Draft:
     return draft
 
 
-def dice_records(context: StageContext, network: SegmentationNetwork, bank: StressBank) -> list[Record]:
+def dice_records(context: StageContext, deployed: Deployed, bank: StressBank) -> list[Record]:
     """``stress`` records: Dice inside the field of view at the working scale, per condition and image."""
     records = []
-    for condition in bank.conditions:
-        if context.monitor.should_stop():
+    for condition, network in deployed.items():
+        if any_rank(context.is_main and context.monitor.should_stop()):
             raise StageStopped
         images = bank.images(condition)
         for index in range(len(images)):
@@ -68,15 +73,18 @@ def image_dice(context: StageContext, network: SegmentationNetwork, images: Sour
     return float(score.metrics()["dice"] or 0.0)
 
 
-def distance_records(
-    context: StageContext, network: SegmentationNetwork, bank: StressBank, stage: StressStage
-) -> list[Record]:
-    """``stress_fsd`` records: source training tiles against validation tiles under every condition, in every space."""
-    ruler = make_ruler(context, network)
-    train = domain_tiles(context.domain().source_splits().train, context, stage.fsd_tiles)
-    first = ruler.vectors(train.images)
+def distance_records(context: StageContext, deployed: Deployed, bank: StressBank, stage: StressStage) -> list[Record]:
+    """``stress_fsd`` records: source training tiles against validation tiles under every condition, in every space.
+
+    Both through the network of the condition, as ``evaluate`` measures a target.
+    """
+    train = domain_tiles(context.domain().source_splits().train, context, stage.fsd_tiles).images
+    ruler: Ruler | None = None
     records = []
-    for condition in bank.conditions:
+    for condition, network in deployed.items():
+        if ruler is None or ruler.network is not network:
+            ruler = make_ruler(context, network)
+            first = ruler.vectors(train)
         second = ruler.vectors(domain_tiles(bank.images(condition), context, stage.fsd_tiles).images)
         records += [_place("stress_fsd", condition) | row for row in _distances(first, second, ruler)]
     return records

@@ -49,12 +49,14 @@ def supervised_weights(training: SupervisedStage | DistillStage) -> dict[str, fl
 def source_sampler(context: StageContext) -> TileSampler:
     """Sampler over the source's training subjects with the sweep's augmentation.
 
-    Distillation draws other tiles than the training it goes on from, the same for all methods of a seed.
+    Distillation draws other tiles than the training it goes on from, the same for all methods of a seed. Their style is
+    changed where the method asks for that.
     """
     images = context.domain().source_splits().train
     augment = context.settings("augment", Augment)
     seed = derived_seed(context.node.seed, DISTILL_STREAM) if context.node.kind == "distill" else context.node.seed
-    return TileSampler(images, int(context.setting("tile")), context.device, augment=augment, seed=seed)
+    style = bool(context.node.settings.get("style"))
+    return TileSampler(images, int(context.setting("tile")), context.device, augment=augment, style=style, seed=seed)
 
 
 def run_supervised(context: StageContext) -> Draft:
