@@ -193,7 +193,7 @@ class CirkdOptions(TeacherOptions):
 
     pixel: NonNegativeFloat = 1.0
     batch: NonNegativeFloat = Field(
-        0.3, description="1 in the authors' code, which pulls 12 to 17 times as hard as cross-entropy here"
+        0.3, description="1 in the authors' code, which pulls 12 to 21 times as hard as cross-entropy here"
     )
     memory_pixel: NonNegativeFloat = 0.1
     memory_region: NonNegativeFloat = 0.1
@@ -227,7 +227,7 @@ class GraphFlowOptions(TeacherOptions):
     paper: ClassVar[str] = "Zou et al. 2022"
     port: ClassVar[str] = "reconstruction from the abstract: the criterion was never published; no paraphraser"
     default_from: ClassVar[str] = (
-        "our measurement, for means (the authors' 1e-5 and 1e-9 belong to sums); pixel: the authors' code"
+        "our measurement, for means (the authors' 1e-5 and 1e-8 belong to sums); pixel: the authors' code"
     )
 
     vertices: NonNegativeFloat = 1.0
@@ -243,11 +243,15 @@ class EmkdOptions(TeacherOptions):
     terms: ClassVar[dict[str, str]] = {"prediction": "pmd", "importance": "imd", "region": "rad"}
     title: ClassVar[str] = "EMKD"
     paper: ClassVar[str] = "Qin et al. 2021"
-    default_from: ClassVar[str] = "prediction: paper; importance, region: our measurement (0.9 and 0.9 in the paper)"
+    default_from: ClassVar[str] = "prediction: the authors' code; importance, region: our measurement (0.9 there)"
 
     pmd: NonNegativeFloat = 0.1
-    imd: NonNegativeFloat = Field(0.3, description="0.9 in the paper, 8 to 11 times as strong as cross-entropy here")
-    rad: NonNegativeFloat = Field(0.1, description="0.9 in the paper, 17 to 24 times as strong as cross-entropy here")
+    imd: NonNegativeFloat = Field(
+        0.3, description="0.9 in the authors' code, 8 to 11 times as strong as cross-entropy here"
+    )
+    rad: NonNegativeFloat = Field(
+        0.1, description="0.9 in the authors' code, 17 to 24 times as strong as cross-entropy here"
+    )
     temperature: PositiveFloat = 4.0
     power: PositiveFloat = 4.0
 
@@ -259,13 +263,13 @@ class XdedOptions(TeacherOptions):
     title: ClassVar[str] = "XDED"
     paper: ClassVar[str] = "Lee et al. 2022"
     port: ClassVar[str] = (
-        "made for image classification from several domains, without a teacher: "
+        "made for several source domains, without a teacher: "
         "samples are pixels, domains are photometric views, pixel-wise KD beside it, no UniStyle"
     )
     default_from: ClassVar[str] = "temperature: the authors' code; weight: our measurement (5 in the authors' code)"
 
     weight: NonNegativeFloat = Field(
-        0.3, description="5 in the authors' code, 25 to 60 times as strong as cross-entropy here"
+        0.3, description="5 in the authors' code, 25 to 70 times as strong as cross-entropy here"
     )
     pixel: NonNegativeFloat = Field(1.0, description="pixel-wise distillation from the teacher beside it")
     temperature: PositiveFloat = 4.0

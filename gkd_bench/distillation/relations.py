@@ -1,0 +1,80 @@
+"""Cosines of positions, channels and classes of feature maps: the arithmetic that relational methods share.
+
+Everything is computed in float32 outside autocast; vectors shorter than ``SHORTEST`` are shortened further instead of
+blown up, so that a dead position or channel has no say and no gradient that explodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gkd_bench.config.method_options import ViewKind
+from gkd_bench.distillation.bridge import resized
+
+LONGEST_SIDE = 16
+SHORTEST = 1e-4
+PIXEL_ALIGNED: tuple[ViewKind, ...] = ("photometric", "noise_blur", "strong")
+
+
+def on_common_grid(*maps: Tensor, longest: int = LONGEST_SIDE) -> tuple[Tensor, ...]:
+    """Maps (batch, channels, h, w) in float32 on the coarsest of their grids, no side of it above ``longest``.
+
+    Relations cost the square of the number of positions; the limit bounds it for any tile.
+    """
+    grid = (min(longest, *(m.shape[-2] for m in maps)), min(longest, *(m.shape[-1] for m in maps)))
+    return tuple(resized(m.float(), grid) for m in maps)
+
+
+def unit_positions(maps: Tensor) -> Tensor:
+    """(batch, channels, h, w) -> (batch, h * w, channels): the vector of every position, of length 1."""
+    return F.normalize(maps.float().flatten(2).transpose(1, 2), dim=-1, eps=SHORTEST)
+
+
+def unit_channels(maps: Tensor) -> Tensor:
+    """(batch, channels, h, w) -> (batch, channels, h * w): the picture of every channel, of length 1."""
+    return F.normalize(maps.float().flatten(2), dim=-1, eps=SHORTEST)
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Unit vectors (..., n, dim) and (..., m, dim) -> (..., n, m)."""
+    return first @ second.transpose(-1, -2)
+
+
+def class_means(vectors: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean vector of every class of every sample, and whether the class is there.
+
+    Args:
+        vectors: (batch, positions, dim).
+        shares: (batch, classes, h, w) class shares of the positions, of ``bridge.labels_at``.
+
+    Returns:
+        (batch, classes, dim), zeros for a class that is absent, and (batch, classes) bool.
+    """
+    weights = shares.flatten(2)
+    total = weights.sum(-1, keepdim=True)
+    return weights @ vectors / total.clamp_min(1e-6), total[..., 0] > 0
+
+
+def relation_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Mean over rows of KL(softmax(teacher / T) || softmax(student / T)); both (..., n), the softmax over the last dim."""
+    log_p, log_q = (F.log_softmax(rows.float() / temperature, dim=-1) for rows in (teacher, student))
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def require_aligned(kinds: Sequence[ViewKind], method: str) -> None:
+    """Refuse view kinds that move pixels. Raises ValueError naming the option."""
+    moved = sorted(set(kinds) - set(PIXEL_ALIGNED))
+    if moved:
+        raise ValueError(
+            f"methods.{method}.views: {', '.join(moved)} moves pixels, and {method} compares them one by one; "
+            f"use {', '.join(PIXEL_ALIGNED)}"
+        )
+
+
+def off_autocast(like: Tensor) -> torch.autocast:
+    """A block without autocast on the device of a tensor."""
+    return torch.autocast(like.device.type, enabled=False)
