@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-EXIT_ERROR = 2
+EXIT_ERROR, EXIT_SOME_FAILED = 2, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 success, 2 a mistake of the user or of the data."""
+    """Run one command; returns the exit code: 0 success, 1 some images failed, 2 a mistake of the user or of the data."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["sweep"]:
@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--out", type=Path, default=Path("results/data_check"), help="folder for the pictures")
     _add_report(commands)
     _add_dashboard(commands)
+    _add_export(commands)
+    _add_predict(commands)
     return parser
 
 
@@ -80,6 +82,55 @@ def _add_dashboard(commands: Commands) -> None:
     dashboard.add_argument("--port", type=int, default=5000, help="first port to try")
     dashboard.add_argument("--no-browser", action="store_true", help="only print the links")
     _add_tracking(dashboard)
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a trained student as ONNX and torch.export files",
+        description="Write one trained student, alone, as files that need neither its sweep nor its store: ONNX and "
+        "torch.export for any batch and image size, what feeding them takes, and a model card. Every file is compared with "
+        "the trained network on real tiles first, and refused when it differs.",
+    )
+    export.add_argument(
+        "run",
+        metavar="RUN",
+        help="SWEEP[/SOURCE[/METHOD[/SEED]]], or the id of a run in MLflow; of several trainings that are left, the one "
+        "that the sweep's selection rule ranks first on the source's validation images",
+    )
+    export.add_argument("--output", type=Path, metavar="DIR", help="default: exports/SWEEP-SOURCE-METHOD-seedN")
+    export.add_argument("--store", type=Path, default=Path(".gkd_store"), help="folder of the store (storage.root)")
+    export.add_argument("--results", type=Path, default=Path("results"), help="folder of results, with mlflow.db")
+    export.add_argument("--uri", help="MLflow's tracking URI, where RUN is a run of another database")
+    export.add_argument("--formats", default="onnx,pt2", help="onnx, pt2 or both (default: %(default)s)")
+    export.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest difference of a probability (default: %(default)g)"
+    )
+    export.add_argument("--tiles", type=int, default=8, help="real tiles to compare on (default: %(default)s)")
+
+
+def _add_predict(commands: Commands) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="segment images with an exported model",
+        description="Segment photographs with a model of `gkd-bench export`, prepared and covered by windows as in the "
+        "benchmark. Writes NAME_mask.png (0 or 255, of the photograph's size), NAME_overlay.png and predictions.csv. "
+        "Research only; no medical device.",
+    )
+    predict.add_argument(
+        "model", metavar="MODEL", type=Path, help="an .onnx file, a .pt2 file, or the folder of an export"
+    )
+    predict.add_argument("images", metavar="IMAGES", nargs="+", type=Path, help="pictures, or folders of them")
+    predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: %(default)s")
+    predict.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    predict.add_argument("--threshold", type=float, metavar="T", help="default: the one that the model was scored with")
+    scale = predict.add_mutually_exclusive_group()
+    scale.add_argument(
+        "--vessel-width", type=float, metavar="PX", help="mean width of vessels in your images, in pixels"
+    )
+    scale.add_argument("--as-domain", metavar="NAME", help=f"your images are like those of: {', '.join(DOMAINS)}")
+    scale.add_argument("--scale", type=float, metavar="F", help="resize images by this factor")
+    predict.add_argument("--probability", action="store_true", help="write NAME_probability.png as well, 16 bits")
 
 
 def _add_tracking(parser: argparse.ArgumentParser) -> None:
@@ -144,10 +195,46 @@ def _what_to_check(options: argparse.Namespace) -> tuple[Sequence[str], Path | N
     return options.domains, Path(root) if root else None, Prepare()
 
 
+def _export(options: argparse.Namespace) -> int:
+    """``gkd-bench export``: trains nothing; leaves nothing behind when it fails."""
+    from gkd_bench.export.bundle import Request, export_run
+
+    formats = tuple(dict.fromkeys(name.strip() for name in options.formats.split(",") if name.strip()))
+    export_run(
+        Request(
+            options.run,
+            options.output,
+            options.results,
+            options.store,
+            options.uri,
+            formats,
+            options.tolerance,
+            options.tiles,
+        )
+    )
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """``gkd-bench predict``: the exit code is 1 when some of the images could not be segmented."""
+    from gkd_bench.export.model_file import open_model
+    from gkd_bench.export.scale import ScaleChoice
+    from gkd_bench.export.segment import Wanted, predict_files
+
+    scale = ScaleChoice(options.vessel_width, options.as_domain, options.scale)
+    wanted = Wanted(options.output, options.threshold, scale, options.probability)
+    problems = predict_files(open_model(options.model, options.device), options.images, wanted)
+    if problems:
+        print("\n".join([f"gkd-bench: {len(problems)} could not be segmented:", *problems]), file=sys.stderr)
+    return EXIT_SOME_FAILED if problems else 0
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data": _check_data,
     "report": _report,
     "dashboard": _dashboard,
+    "export": _export,
+    "predict": _predict,
 }
 
 

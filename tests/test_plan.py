@@ -147,7 +147,9 @@ def test_a_remedy_of_training_is_a_setting_of_the_distill_stage(remedy: str) -> 
 
 def test_a_variant_with_other_alignment_settings_has_alignment_networks_of_its_own() -> None:
     variant = {"of": "gkd", "alignment": {"weights": {"align": 0.0}}}
-    planner = planned(gkd={}, variants={"gkd_loose": variant, "gkd_raw": {"of": "gkd", "alignment": {"trained": False}}})
+    planner = planned(
+        gkd={}, variants={"gkd_loose": variant, "gkd_raw": {"of": "gkd", "alignment": {"trained": False}}}
+    )
     rows = {name: planner.of_row(name).student(name, "phantom_clear", 0) for name in ("gkd", "gkd_loose", "gkd_raw")}
     keys = {name: {node.key for node in nodes if node.kind == "alignment"} for name, nodes in rows.items()}
     assert all(len(found) == 2 for found in keys.values()) and len(set().union(*keys.values())) == 6

@@ -54,7 +54,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def without_gkd(folder: Path, **changes: object) -> list[str]:
     """A faster sweep file in the folder; the arguments to run it."""
-    settings = {**SETTINGS, "methods": {"kd": {}, "controls": []}, "search": {}, "tracking": {"enabled": False}, **changes}
+    settings = {
+        **SETTINGS,
+        "methods": {"kd": {}, "controls": []},
+        "search": {},
+        "tracking": {"enabled": False},
+        **changes,
+    }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(plain(settings)))
     return ["tiny.yaml"]
 

@@ -14,8 +14,9 @@ from gkd_bench.report.statistics import Array, t_half_width
 
 Direction = Literal["up", "down", "none"]
 Flag = Literal[
-    "best", "second", "in_domain", "missing", "tie", "warning", "better", "worse", "better_kd", "worse_kd", "oracle"
-]
+    "best", "second", "in_domain", "missing", "tie", "warning", "better", "worse", "better_kd", "worse_kd", "oracle",
+    "control", "port", "adapted",
+]  # fmt: skip
 Section = Literal[
     "answer", "matrix", "comparison", "significance", "selection", "forecast", "ablation", "efficiency", "stress",
     "search", "distance", "health", "cost",
@@ -60,7 +61,8 @@ class Cell:
         flags: ``best`` and ``second`` of its row or column, ``in_domain`` (target = source), ``missing`` (domain left
             out), ``tie`` (difference too small to count), ``warning`` (a health check failed), ``better``, ``worse``
             (than the student alone, p < 0.05 after Holm), ``better_kd``, ``worse_kd`` (than KD), ``oracle`` (read target
-            labels; shown, never used).
+            labels; shown, never used); of the name of a method: ``control`` (without which a gain can be an illusion),
+            ``port`` (published for another setting), ``adapted`` (uses unlabelled target images).
     """
 
     value: Value = None
@@ -88,6 +90,7 @@ class Table:
         columns: columns from left to right.
         rows: cells row by row.
         section: the part of a report it belongs to.
+        notes: footnotes, one sentence or two each.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     section: Section
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError when a row is not as wide as the table."""

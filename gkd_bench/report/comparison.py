@@ -10,12 +10,12 @@ from gkd_bench.report.captions import INTERVAL, chosen_by, ranks, sentences, tie
 from gkd_bench.report.cells import Cell, Column, Table, mark_ranks
 from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Verdict, gap_cell, judged
 from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.method_tables import PULL_WORDS
 from gkd_bench.report.names import (
     ALONE,
     TEACHER,
     bare,
     counted,
-    method_title,
     metric_column,
     metric_decimals,
     metric_direction,
@@ -25,8 +25,11 @@ from gkd_bench.report.names import (
     span,
 )  # fmt: skip
 from gkd_bench.report.overall import overall_cell, overall_gap, overall_test
+from gkd_bench.report.pulls import pull_cell
+from gkd_bench.report.rows import alone_of, lacking, method_cell, method_notes, student_of
 from gkd_bench.report.significance import holm
 
+_P = 4  # place of the column of p among those of the comparison
 FURTHER = ("hd95", "nsd", "cldice", "components", "ece", "brier")
 
 
@@ -37,21 +40,30 @@ def comparison(records: SweepRecords) -> Table:
     title = short_title(metric)
     columns = (
         Column("method", "method"),
-        metric_column("in_domain", f"in-domain {title}", metric, interval=True),
-        metric_column("foreign", f"foreign {title}", metric, interval=True),
-        Column("worst", "worst pair", metric_direction(metric), decimals=metric_decimals(metric)),
-        Column("worst_pair", "which"),
+        metric_column("in_domain", f"in-domain {title}", metric, interval=not evidence.is_wide),
+        metric_column("foreign", f"foreign {title}", metric, interval=not evidence.is_wide),
         metric_column("gain", "foreign - student alone", metric, signed=True, interval=True),
         Column("p", "p (Holm)", decimals=4),
+        Column("gap", "gap closed", "up", True, 2, False, not evidence.is_wide),
+        Column("pull", "pull", decimals=3),
         Column("wins", "wins/ties/losses"),
         Column("significant", "better/worse (p < 0.05)"),
-        Column("gap", "gap closed", "up", True, 2, False, True),
+        Column("worst", "worst pair", metric_direction(metric), decimals=metric_decimals(metric)),
+        Column("worst_pair", "which"),
     )
-    gains = overall_gains(evidence, metric, ALONE, evidence.distilled)
+    gains = overall_gains(evidence, metric, ALONE, evidence.compared)
     rows = [_comparison_row(evidence, metric, method, gains.get(method, Cell())) for method in records.methods]
     rows = _ranked_columns(rows, columns, records.methods, ("in_domain", "foreign", "worst"))
     text = f"{metric_title(metric)}, every method in one row"
-    return Table("comparison", text, _comparison_caption(evidence, metric, rows), columns, tuple(rows), "comparison")
+    return Table(
+        "comparison",
+        text,
+        _comparison_caption(evidence, metric, rows),
+        columns,
+        tuple(rows),
+        "comparison",
+        method_notes(records, records.methods),
+    )
 
 
 def further_comparison(records: SweepRecords) -> Table:
@@ -65,7 +77,7 @@ def further_comparison(records: SweepRecords) -> Table:
     counts = parameter_counts(records)
     rows = [
         (
-            Cell(method_title(method)),
+            method_cell(records, method),
             *(overall_cell(evidence.several(name, method, of=evidence.headline)) for name in metrics),
             Cell(counts.get(method)),
         )
@@ -157,21 +169,23 @@ def _comparison_row(evidence: Evidence, metric: str, method: str, gain: Cell) ->
     foreign = evidence.several(metric, method)
     worst, where = _worst(evidence, metric, method)
     counts = wins(evidence, metric, method), significant(evidence, metric, method)
-    distils = method in evidence.distilled
-    ends = [evidence.several(metric, name) for name in (TEACHER, ALONE, method)]
+    alone = alone_of(evidence.records, method)
+    distils = method in evidence.compared and alone is not None
+    ends = [evidence.several(metric, name) for name in (TEACHER, alone or ALONE, method)]
     gap = overall_gap(*ends, higher_is_better=metric_direction(metric) != "down") if distils else None
     seeds, subjects = (0, 0) if foreign is None else (len(foreign.values), foreign.subjects)
     return (
-        Cell(method_title(method)),
+        method_cell(evidence.records, method),
         overall_cell(evidence.several(metric, method, foreign=False)),
         overall_cell(foreign),
-        worst,
-        where,
         gain,
         Cell(gain.p),
+        gap_cell(gap, seeds, subjects),
+        pull_cell(evidence.records, method),
         Cell("/".join(map(str, counts[0])) if distils else None),
         Cell(f"{counts[1][0]}/{counts[1][1]} of {counts[1][2]}" if distils else None),
-        gap_cell(gap, seeds, subjects),
+        worst,
+        where,
     )
 
 
@@ -192,10 +206,12 @@ def _comparison_caption(evidence: Evidence, metric: str, rows: Sequence[Sequence
         f"Means over {_of_all(len(foreign), len(every))}",
         _over(evidence, rows),
         INTERVAL,
-        _test_words(evidence, "the student alone, over the methods", [row[6] for row in rows]),
-        f"* better, ▾ worse than the student alone, p < {SIGNIFICANT:g}" if evidence.distilled else "",
+        _test_words(evidence, "the student alone, over the methods", [row[_P] for row in rows]),
+        f"* better, ▾ worse than the student alone, p < {SIGNIFICANT:g}" if evidence.compared else "",
         f"Wins, ties and losses: pairs by their mean difference to the student alone; {tie_words(metric)}",
         "better/worse: pairs with a significant difference, see the table of tests",
+        PULL_WORDS,
+        lacking(evidence.records, evidence.compared),
         ranks("the column"),
         chosen_by(evidence),
     )
@@ -209,7 +225,7 @@ def _of_all(shared: int, every: int) -> str:
 
 def _test_words(evidence: Evidence, family: str, cells: Sequence[Cell]) -> str:
     """What p tests, with n and the smallest p of it; nothing without any p."""
-    several = next((found for name in evidence.distilled if (found := evidence.several(evidence.headline, name))), None)
+    several = next((found for name in evidence.compared if (found := evidence.several(evidence.headline, name))), None)
     if several is None or all(cell.value is None for cell in cells):
         return ""
     test = overall_test(several)
@@ -245,20 +261,25 @@ def _ranked_columns(
 
 
 def _families(records: SweepRecords) -> dict[str, list[str]]:
-    """Method -> its variants that were scored, for methods that have some."""
+    """Method -> its variants that were scored, for methods that have some; controls and other students have tables of their own."""
     families: dict[str, list[str]] = {}
     for name in records.methods:
-        base = str(records.origin.variants.get(name, {}).get("of", ""))
-        if base in records.methods:
+        entry = records.origin.variants.get(name, {})
+        base = str(entry.get("of", ""))
+        if base in records.methods and not entry.get("control") and student_of(records, name) is None:
             families.setdefault(base, []).append(name)
     return families
 
 
 def _ablation_row(evidence: Evidence, metric: str, method: str, difference: Cell) -> tuple[Cell, ...]:
     entry: Mapping[str, Any] = evidence.records.origin.variants.get(method, {})
-    change = ", ".join(f"{name} = {_plain(value)}" for name, value in entry.get("set", {}).items())
+    changes = {
+        **entry.get("set", {}),
+        **{f"alignment.{name}": value for name, value in entry.get("alignment", {}).items()},
+    }
+    change = ", ".join(f"{name} = {_plain(value)}" for name, value in changes.items())
     return (
-        Cell(method_title(method)),
+        method_cell(evidence.records, method),
         Cell(change or "nothing: the full method"),
         overall_cell(evidence.several(metric, method, foreign=False)),
         overall_cell(evidence.several(metric, method)),

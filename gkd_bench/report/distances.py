@@ -13,6 +13,7 @@ from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.evidence import Evidence, is_missing
 from gkd_bench.report.frame import CELL, SweepRecords
 from gkd_bench.report.names import MARKS_NOTE, counted, method_title, metric_direction, span, words
+from gkd_bench.report.rows import method_cell
 from gkd_bench.report.tables import frame_rows, name_cells
 
 SPACES = ("aligned", "aligned_own", "random_header", "bottleneck")
@@ -82,7 +83,7 @@ def fsd_comparison(records: SweepRecords, use: str = "domain") -> Table:
     rows = tuple(
         (
             *name_cells(key[:2]),
-            Cell(method_title(key[2])),
+            method_cell(records, key[2]),
             *(mean_cell(column.get(key, {}).values()) for column in values),
         )
         for key in keys

@@ -8,8 +8,9 @@ from gkd_bench.report.captions import INTERVAL, sentences
 from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords, grouped
-from gkd_bench.report.names import TEACHER, method_title, metric_column, metric_title, short_title
+from gkd_bench.report.names import TEACHER, metric_column, metric_title, short_title
 from gkd_bench.report.overall import overall_cell
+from gkd_bench.report.rows import method_cell
 
 _PLACE = ["role", "network", "input", "device", "threads"]
 _COSTS = ("parameters", "macs", "latency_p50_ms", "latency_p95_ms", "peak_memory_mb")
@@ -34,7 +35,7 @@ def efficiency_table(records: SweepRecords) -> Table:
     )
     places = grouped(records.of("efficiency"), _PLACE)
     rows = tuple(
-        (Cell(method_title(method)), *_row(evidence, metric, method, names, part))
+        (method_cell(records, method), *_row(evidence, metric, method, names, part))
         for names, part in places
         for method in _methods(records, names[0], names[1])
     )

@@ -23,7 +23,6 @@ from gkd_bench.report.names import (
     ALONE,
     HEADLINE,
     KD,
-    REFERENCES,
     TEACHER,
     bare,
     metric_decimals,
@@ -31,6 +30,7 @@ from gkd_bench.report.names import (
     metric_tie,
 )
 from gkd_bench.report.overall import Several, gather
+from gkd_bench.report.rows import MANY, alone_of, counterpart, kind_of
 from gkd_bench.report.significance import PairedTest, holm, paired_tests
 from gkd_bench.report.statistics import Array, Bounds, GapClosed, HierarchicalBootstrap, gap_closed
 
@@ -136,9 +136,14 @@ class Evidence:
         return [method for method in self.records.methods if method != TEACHER]
 
     @cached_property
-    def distilled(self) -> list[str]:
-        """Methods that distil, variants included: neither teacher, nor the student before or without distillation."""
-        return [method for method in self.records.methods if method not in REFERENCES]
+    def compared(self) -> list[str]:
+        """Rows that are compared with the student alone: methods, variants and controls, but no reference."""
+        return [method for method in self.records.methods if kind_of(self.records, method) != "reference"]
+
+    @cached_property
+    def is_wide(self) -> bool:
+        """Whether there are so many rows that tables by pair have a row instead of a column for each."""
+        return len(self.records.methods) > MANY
 
     @cached_property
     def sizes(self) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
@@ -184,11 +189,15 @@ class Evidence:
         return self._ranked[metric, pair]
 
     def gains(self, metric: str, reference: str = ALONE) -> dict[Key, Block]:
-        """Differences from a reference method, on shared seeds and subjects; cells without any are left out."""
+        """Differences from a reference method, on shared seeds and subjects; cells without any are left out.
+
+        A row with another student is compared with the reference of the same student, see :func:`rows.counterpart`.
+        """
         name = (metric, reference)
         if name not in self._gains:
             blocks = self.blocks(metric)
-            ends = {key: blocks.get((*key[:2], reference)) for key in blocks if key[2] != reference}
+            others = {method: counterpart(self.records, reference, method) for method in self.records.methods}
+            ends = {key: blocks.get((*key[:2], others[key[2]] or "")) for key in blocks if key[2] != others[key[2]]}
             found = {key: blocks[key].minus(end) for key, end in ends.items() if end is not None}
             self._gains[name] = {key: block for key, block in found.items() if block.defined.any()}
         return self._gains[name]
@@ -204,16 +213,16 @@ class Evidence:
         return self._gain_cells[name]
 
     def verdicts(self, metric: str, reference: str = ALONE) -> dict[Key, Verdict]:
-        """Paired tests of every distilled cell against a reference; one Holm family over all pairs and methods."""
+        """Paired tests of every compared cell against a reference; one Holm family over all pairs and rows."""
         name = (metric, reference)
         if name not in self._verdicts:
-            methods = set(self.distilled) - {reference}
+            methods = set(self.compared) - {reference}
             family = {key: block for key, block in self.gains(metric, reference).items() if key[2] in methods}
             self._verdicts[name] = _verdicts(family)
         return self._verdicts[name]
 
     def gaps(self, metric: str) -> dict[Key, Gap]:
-        """Gap closed by every distilled cell whose teacher and student alone share seeds and subjects with it."""
+        """Gap closed by every compared cell whose teacher and student alone share seeds and subjects with it."""
         if metric not in self._gaps:
             found = self._triples(metric)
             closed = by_shape(found, lambda one: one[0].shape, lambda group: self._closed(metric, group))
@@ -289,8 +298,9 @@ class Evidence:
     def _triples(self, metric: str) -> dict[Key, list[Array]]:
         """Teacher, student alone and distilled scores on the seeds and subjects that all three have."""
         blocks = self.blocks(metric)
-        keys = [(source, target, method) for source, target in self.pairs for method in self.distilled]
-        ends = {key: [blocks.get((*key[:2], name)) for name in (TEACHER, ALONE, key[2])] for key in keys}
+        alone = {method: alone_of(self.records, method) or "" for method in self.compared}
+        keys = [(source, target, method) for source, target in self.pairs for method in self.compared]
+        ends = {key: [blocks.get((*key[:2], name)) for name in (TEACHER, alone[key[2]], key[2])] for key in keys}
         shared = {
             key: shared_values([block for block in found if block is not None])
             for key, found in ends.items()

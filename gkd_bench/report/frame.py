@@ -45,6 +45,7 @@ _ROW_ORDER = (
 METHOD_ORDER = ("teacher", "baseline", *METHODS)
 REFERENCES = ("teacher", "baseline", "scratch")
 """What every method is compared with: the teacher, and the student before and after continuation without a teacher."""
+_ALONE, _AFTER_ALONE = "scratch", "bn_views"
 _SHOWN_PROBLEMS = 20
 
 
@@ -58,7 +59,9 @@ class Origin:
         pairs: pairs of a report of several sweeps, which need not ask for every source -> target; none = all.
         rule: selection rule.
         pick: how one point of a Pareto front is taken; only said in captions.
-        variants: variant of a method -> ``{"of": method, "set": {option: value}}``.
+        variants: control or variant -> ``{"of": method, "set": {option: value}}``, and where they apply ``alignment``
+            (changed settings of the alignment stage), ``student`` (``{"name", "width"}`` of another student), ``control``
+            (true), ``same_as`` (the row that it coincides with in this sweep, which stands for it).
         sweep_yaml: the sweep as YAML text, defaults included.
         command: the command that runs it again.
         machine: one line about where it ran.
@@ -185,9 +188,25 @@ class SweepRecords:
         """Seeds with test scores."""
         return sorted({int(seed) for seed in self.final("image", "test")["seed"].dropna()})
 
+    @cached_property
+    def networks(self) -> dict[str, str]:
+        """Method -> the network of its final trainings; methods that have several are left out."""
+        pairs = self.final("image", "test")[["method", "network"]].drop_duplicates().dropna()
+        once = pairs[~pairs["method"].duplicated(keep=False)]
+        return {str(method): str(network) for method, network in once.itertuples(index=False, name=None)}
+
     def in_order(self, methods: Iterable[str]) -> list[str]:
         """Methods in table order."""
-        return methods_in_order(methods, {name: str(entry["of"]) for name, entry in self.origin.variants.items()})
+        return methods_in_order(methods, self.origin.variants)
+
+    @cached_property
+    def models(self) -> dict[str, list[str]]:
+        """Method -> content keys of its final trainings that were scored on test images; adapted networks have keys of their own."""
+        pairs = self.final("image", "test")[["method", "model"]].drop_duplicates()
+        found: dict[str, list[str]] = {}
+        for method, model in sorted(pairs.itertuples(index=False, name=None)):
+            found.setdefault(str(method), []).append(str(model))
+        return found
 
     @cached_property
     def subject_scores(self) -> pd.DataFrame:
@@ -248,15 +267,30 @@ def grouped(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[tuple[str, 
     return [(tuple(map(str, cast("tuple[Any, ...]", values))), part) for values, part in parts]
 
 
-def methods_in_order(methods: Iterable[str], bases: Mapping[str, str] | None = None) -> list[str]:
-    """Teacher, baseline, the methods in the order of the registry, each before its variants, then the others by name.
+def methods_in_order(methods: Iterable[str], variants: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
+    """Teacher, baseline, the methods in the order of the registry, each before its controls and variants, then others by name.
+
+    What is made of the student alone follows the control that passes views, so that the controls stand together; the
+    student alone of another size follows the student alone.
 
     Args:
         methods: names.
-        bases: variant -> the method it is of.
+        variants: controls and variants, see :class:`Origin`.
     """
-    base = bases or {}
-    return sorted(methods, key=lambda name: (_place(base.get(name, name), METHOD_ORDER), name in base, name))
+    entries = variants or {}
+
+    def place(name: str) -> tuple[int, bool, bool, str]:
+        entry = entries.get(name, {})
+        base = str(entry.get("of", name))
+        beside = base == _ALONE and name != base and not is_other_student(entry)
+        return _place(_AFTER_ALONE if beside else base, METHOD_ORDER), name != base, not entry.get("control"), name
+
+    return sorted(methods, key=place)
+
+
+def is_other_student(entry: Mapping[str, Any]) -> bool:
+    """Whether a variant changes the student's network and nothing else."""
+    return bool(entry.get("student")) and not entry.get("set") and not entry.get("alignment")
 
 
 def _place(name: str, order: Sequence[str]) -> int:

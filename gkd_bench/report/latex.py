@@ -23,7 +23,8 @@ _SPECIAL = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
     "-": "{-}", "[": "{[}", "]": "{]}", "*": "{*}",
     "±": r"$\pm$", "≈": r"$\approx$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\u00d7": r"$\times$",
-    "◦": r"$\circ$", "▾": r"$\blacktriangledown$", "†": r"\dag{}", "‡": r"\ddag{}", "✓": r"$\checkmark$", "≥": r"$\geq$",
+    "◦": r"$\circ$", "▾": r"$\blacktriangledown$", "†": r"\dag{}", "‡": r"\ddag{}", "◇": r"$\diamond$",
+    "¶": r"\P{}", "§": r"\S{}", "✓": r"$\checkmark$", "≥": r"$\geq$",
     "≤": r"$\leq$", "\u2212": "$-$", "\u2013": "{--}", "\u2014": "{---}", "\u201c": "``", "\u201d": "''", "\u2019": "'", "\u2026": r"\ldots{}",
     "°": r"$^\circ$", "µ": r"$\mu$", "μ": r"$\mu$", "·": r"$\cdot$", "²": "$^2$", "³": "$^3$",
 }  # fmt: skip
@@ -89,7 +90,8 @@ def _page(table: Table, parts: Sequence[str], place: int, pages: int) -> str:
     lines = [r"\begin{table}[htbp]", r"\centering", r"\footnotesize"]
     lines += [f"\\caption{{{escape_latex(table.title + going_on)}}}{label}", *parts]
     if place == pages - 1:
-        lines += [r"\par\smallskip", f"\\parbox{{\\linewidth}}{{\\scriptsize {escape_latex(table.caption)}}}"]
+        words = r" \par ".join(map(escape_latex, (table.caption, *table.notes)))
+        lines += [r"\par\smallskip", f"\\parbox{{\\linewidth}}{{\\scriptsize {words}}}"]
     return "\n".join([*lines, r"\end{table}", ""])
 
 

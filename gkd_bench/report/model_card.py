@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +31,13 @@ class Card:
         records: records of the sweep.
         candidate: the training and epoch that the sweep's rule took.
         student: how its network is built and fed.
+        why: how the student was chosen, one sentence, where it was not simply the sweep's own choice for its source.
     """
 
     records: SweepRecords
     candidate: Candidate
     student: Student
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -43,10 +45,16 @@ class Card:
         return registered_name(self.records.sweep, self.candidate.source)
 
 
-def model_card(card: Card) -> str:
-    """The card in Markdown: use, scores per target with intervals and n, selection, training, preparation, limits."""
-    parts = (_head, _use, _scores, _selection, _training, _preparation, _limits)
-    return "\n".join(part(card) for part in parts)
+def model_card(card: Card, use: str = "", further: Sequence[str] = ()) -> str:
+    """The card in Markdown: use, scores per target with intervals and n, selection, training, preparation, limits.
+
+    Args:
+        card: the student.
+        use: the section that says how it is used; by default from the model registry.
+        further: sections that follow the scores of the model.
+    """
+    before = [_head(card), use or _use(card), _scores(card), *further]
+    return "\n".join([*before, *(part(card) for part in (_selection, _training, _preparation, _limits))])
 
 
 def summary(card: Card) -> str:
@@ -54,9 +62,15 @@ def summary(card: Card) -> str:
     one, records = card.candidate, card.records
     return (
         f"Segments {_task(records)}s in prepared image tiles; a {card.student.network['name']} x{card.student.network['width']} "
-        f"trained on {one.source} only by {method_title(one.method)}, seed {one.seed}. Taken by the rule "
-        f"*{RULES[records.origin.rule].title}* from sweep {records.sweep}; no target was read."
+        f"trained on {one.source} only by {method_title(one.method)}, seed {one.seed}. {_taken(card)}"
     )
+
+
+def _taken(card: Card) -> str:
+    if card.why:
+        return f"From sweep {card.records.sweep}: {card.why}."
+    rule = RULES[card.records.origin.rule]
+    return f"Taken by the rule *{rule.title}* from sweep {card.records.sweep}; no target was read."
 
 
 def _head(card: Card) -> str:
@@ -133,10 +147,15 @@ def _selection(card: Card) -> str:
     rule = RULES[records.origin.rule]
     finals = [c for c in records.candidates if c.source == one.source and c.trial is None and c.method not in NO_METHOD]
     methods = ", ".join(method_title(name) for name in records.in_order({c.method for c in finals}))
+    seeds = _listed(sorted({c.seed for c in finals}))
+    what = (
+        f"Chosen: {card.why}. The sweep's rule is `{rule.name}`: {rule.title}. Exported:"
+        if card.why
+        else f"Rule `{rule.name}`: {rule.title}, over {len(finals)} candidates ({methods}; seeds {seeds}). It took"
+    )
     return f"""## How it was selected
 
-Rule `{rule.name}`: {rule.title}, over {len(finals)} candidates ({methods}; seeds {_listed(sorted({c.seed for c in finals}))}). \
-It took {method_title(one.method)}, seed {one.seed}, epoch {one.epoch} ({one.variant}): validation Dice {one.val_dice:.3f}, \
+{what} {method_title(one.method)}, seed {one.seed}, epoch {one.epoch} ({one.variant}): validation Dice {one.val_dice:.3f}, \
 under scanner-like corruptions {one.val_dice_stressed:.3f}. Labels of targets were read for the scores above only.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gkd_bench.config.method_options import METHOD_OPTIONS
 from gkd_bench.metrics.catalogue import METRICS
 from gkd_bench.report.cells import Column, Direction
 
@@ -15,9 +16,9 @@ REFERENCES = (TEACHER, "baseline", ALONE)
 METHOD_TITLES = {
     TEACHER: "teacher",
     "baseline": "student before continuation",
-    ALONE: "student alone",
-    KD: "KD",
-    "gkd": "GKD",
+    **{name: options.title for name, options in METHOD_OPTIONS.items()},
+    "scratch_photometric": "student alone + photometric",
+    "kd_photometric": "KD + photometric",
     "p-sae": "P-SAE",
     "tan": "TAN (teacher)",
     "san": "SAN (student)",
@@ -29,10 +30,10 @@ _DECIMALS, _TIE = 3, 0.005
 
 def method_title(method: str) -> str:
     """What readers see for a method; a variant is its method's title with the rest of its name."""
-    base, _, rest = method.partition("_")
     if method in METHOD_TITLES:
         return METHOD_TITLES[method]
-    return f"{METHOD_TITLES[base]} {rest.replace('_', ' ')}" if rest and base in METHOD_TITLES else method
+    ends = [at for at, letter in enumerate(method) if letter == "_" and method[:at] in METHOD_TITLES]
+    return f"{METHOD_TITLES[method[: ends[-1]]]} {words(method[ends[-1] + 1 :])}" if ends else method
 
 
 def metric_title(metric: str) -> str:

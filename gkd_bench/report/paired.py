@@ -7,6 +7,7 @@ from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.evidence import SIGNIFICANT, Evidence
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import ALONE, KD, method_title, metric_column, metric_title
+from gkd_bench.report.rows import method_cell, method_notes
 from gkd_bench.report.tables import name_cells
 
 
@@ -21,11 +22,12 @@ def significance(records: SweepRecords, reference: str = ALONE, metric: str | No
     evidence = Evidence.of(records)
     metric = metric or evidence.headline
     verdicts = evidence.verdicts(metric, reference)
-    keys = [(*pair, method) for pair in evidence.pairs for method in evidence.distilled]
+    keys = [(*pair, method) for pair in evidence.pairs for method in evidence.compared]
     rows = tuple(_row(evidence, metric, reference, key) for key in keys if key in verdicts)
     title = f"Is a method better than {_named(reference)}? Tests on {metric_title(metric)}"
     text = _caption(evidence, metric, reference)
-    return Table(f"significance_{reference}", title, text, _columns(reference, metric), rows, "significance")
+    notes = method_notes(records, [name for name in evidence.compared if name != reference])
+    return Table(f"significance_{reference}", title, text, _columns(reference, metric), rows, "significance", notes)
 
 
 def _columns(reference: str, metric: str) -> tuple[Column, ...]:
@@ -51,7 +53,7 @@ def _row(evidence: Evidence, metric: str, reference: str, key: tuple[str, str, s
     gain, test = evidence.gain_cells(metric, reference)[key], verdict.test
     return (
         *name_cells(key[:2]),
-        Cell(method_title(key[2])),
+        method_cell(evidence.records, key[2]),
         Cell(test.n),
         gain,
         Cell(test.p_permutation),

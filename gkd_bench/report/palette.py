@@ -7,6 +7,7 @@ blindness can tell apart. Numbers are coloured along cividis (one way) or PuOr (
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from gkd_bench.metrics.pictures import LEGEND, Colour
 
@@ -21,11 +22,39 @@ METHOD_COLOURS = {
     "teacher": "#000000",
     "baseline": "#999999",
     "scratch": "#56B4E9",
+    "bn_views": "#56B4E9",
+    "scratch_photometric": "#56B4E9",
     "kd": "#E69F00",
+    "kd_photometric": "#E69F00",
+    "fitnet": "#CC79A7",
+    "at": "#D55E00",
+    "fsp": "#0072B2",
+    "skd": "#882255",
+    "ifvd": "#44AA99",
+    "cwd": "#AA4499",
+    "dsd": "#999933",
+    "cirkd": "#DDCC77",
+    "coco": "#661100",
+    "graph_flow": "#6699CC",
+    "emkd": "#CC6677",
+    "xded": "#332288",
+    "ccdistill": "#117733",
+    "diga": "#88CCEE",
     "gkd": "#009E73",
 }
+"""Methods that the first figures had keep the colours of Okabe and Ito; the others have those of Paul Tol's "muted" scheme
+(2021), which is made for the same eyes. Controls have the colour of what they control, with another marker and dashes."""
 MORE_COLOURS = ("#CC79A7", "#0072B2", "#D55E00", "#F0E442")
-METHOD_MARKERS = {"teacher": "s", "baseline": "v", "scratch": "o", "kd": "^", "gkd": "D"}
+METHOD_MARKERS = {
+    "teacher": "s", "baseline": "v", "scratch": "o", "bn_views": "<", "scratch_photometric": ">", "kd": "^",
+    "kd_photometric": ">", "fitnet": "P", "at": "X", "fsp": "p", "skd": "h", "ifvd": "d", "cwd": "*", "dsd": "<",
+    "cirkd": "s", "coco": "v", "graph_flow": "^", "emkd": "o", "xded": "P", "ccdistill": "X", "diga": "p", "gkd": "D",
+}  # fmt: skip
+Dash = Literal["-"] | tuple[int, tuple[float, ...]]
+SOLID: Dash = "-"
+_DASHED: Dash = (0, (4.0, 1.5))
+METHOD_DASHES: dict[str, Dash] = dict.fromkeys(("bn_views", "scratch_photometric", "kd_photometric"), _DASHED)
+MORE_DASHES: tuple[Dash, ...] = (SOLID, (0, (1.0, 1.0)), (0, (4.0, 1.0, 1.0, 1.0)), (0, (6.0, 2.0)))
 MORE_MARKERS = ("P", "X", "<", ">", "p", "h")
 DOMAIN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
@@ -51,6 +80,14 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
 def method_markers(methods: Iterable[str]) -> dict[str, str]:
     """Method -> marker of matplotlib, so that colour is never the only difference; see :func:`method_colours`."""
     return _assigned(methods, METHOD_MARKERS, MORE_MARKERS)
+
+
+def method_dashes(methods: Iterable[str]) -> dict[str, Dash]:
+    """Method -> dashes of matplotlib; controls are dashed, methods with a colour of their own are not, others take turns."""
+    unique = list(dict.fromkeys(methods))
+    others = [name for name in unique if name not in METHOD_COLOURS]
+    given = {name: MORE_DASHES[at % len(MORE_DASHES)] for at, name in enumerate(others)}
+    return {name: METHOD_DASHES.get(name) or given.get(name, SOLID) for name in unique}
 
 
 def domain_colours(domains: Iterable[str]) -> dict[str, str]:

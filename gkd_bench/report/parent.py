@@ -24,7 +24,7 @@ _NOTED: tuple[Section, ...] = ("answer", "comparison", "matrix", "efficiency", "
 _SHOWN_WARNINGS = 3
 _DICE = "dice"
 _NO_BREAK = "\u00a0"
-_MARK = re.compile(r" ((?:[◦≈▾]|\\\*)(?:\*\*|</ins>)? \|)")  # a mark at the end of a cell
+_MARK = re.compile(r" ((?:[◦≈▾◇¶§!]|\\\*)(?:\*\*|</ins>)? \|)")  # a mark at the end of a cell
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ MARKS: tuple[tuple[Flag, str], ...] = (
     ("tie", "≈"),
     ("in_domain", "◦"),
     ("warning", "!"),
+    ("control", "◇"),
+    ("port", "¶"),
+    ("adapted", "§"),
 )
 NOTHING = "-"
 MISSING = "n/a"
@@ -42,16 +45,17 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]|<>])")
 
 
 def to_markdown(table: Table, level: int = 3) -> str:
-    """A heading, the caption and a Markdown table: best bold, second underlined (``<ins>``, which GitHub and MLflow show)."""
+    """A heading, the caption, a Markdown table and its notes: best bold, second underlined (``<ins>``, which GitHub and MLflow show)."""
     lines = [f"{'#' * level} {escape_markdown(table.title)}", "", escape_markdown(_caption(table)), ""]
     lines.append(_markdown_row([escape_markdown(heading(column)) for column in table.columns]))
     lines.append(_markdown_row(["---:" if is_number_column(table, at) else ":---" for at in range(len(table.columns))]))
     lines += [_markdown_row(_markdown_cells(table, row)) for row in table.rows]
+    lines += ["", *(f"* {escape_markdown(note)}" for note in table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
 def to_csv(table: Table, preamble: Sequence[str] = ()) -> str:
-    """CSV with ``#`` comment lines first: title, caption and the given lines. Text cells cannot start a formula.
+    """CSV with ``#`` comment lines first: title, caption, notes and the given lines. Text cells cannot start a formula.
 
     A column of means becomes seven: value, ``_half`` (half width of the 95 % t interval over seeds), ``_low`` and ``_high``
     (95 % bootstrap interval over seeds and subjects), ``_n`` (seeds), ``_subjects`` and ``_p`` (Holm-adjusted, against the
@@ -59,7 +63,7 @@ def to_csv(table: Table, preamble: Sequence[str] = ()) -> str:
     that was left out ``n/a``.
     """
     buffer = io.StringIO()
-    for line in (table.title, _caption(table), *preamble):
+    for line in (table.title, _caption(table), *table.notes, *preamble):
         buffer.write("".join(f"# {part}\n" for part in line.splitlines()))
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([_safe(name) for column in table.columns for name in _csv_names(column)])
@@ -72,9 +76,8 @@ def to_rich(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(
-        title=Text(table.title), caption=Text(_caption(table)), title_justify="left", caption_justify="left"
-    )
+    words = "\n".join([_caption(table), *table.notes])
+    shown = RichTable(title=Text(table.title), caption=Text(words), title_justify="left", caption_justify="left")
     for at, column in enumerate(table.columns):
         shown.add_column(Text(heading(column)), justify="right" if is_number_column(table, at) else "left")
     for row in table.rows:

@@ -21,6 +21,8 @@ import pandas as pd
 from gkd_bench.report.frame import REQUIRED_FIELDS, TRAINING, SweepRecords, grouped, metric_names
 from gkd_bench.report.names import method_title
 from gkd_bench.report.palette import MUTED, method_colours
+from gkd_bench.report.pulls import silent_rows
+from gkd_bench.report.rows import kind_of, port_of, remedies_of
 from gkd_bench.report.selection import RULES, Candidate, is_nothing
 from gkd_bench.report.students import selected_students
 from gkd_bench.store.node import content_hash
@@ -69,7 +71,9 @@ class ChildRun:
         status: MLflow's word for how it ended.
         tags: labels to group and filter by. ``kind``: ``final`` (teachers and students), ``trial``, or ``part`` (networks
             that others are built on); ``source``, ``method``, ``model`` (both), ``seed``, ``trial``, ``stage``,
-            ``selected``, ``rule``.
+            ``selected``, ``rule``; of rows of the tables ``method_kind`` (``reference``, ``control``, ``method``,
+            ``variant``), ``port`` (what differs from the published method), ``remedies``, ``gradient`` (which loss terms
+            are silent).
         params: settings; they never change for one identity.
         finals: results without an epoch.
         curves: values per epoch.
@@ -302,7 +306,18 @@ def _labels(row: Mapping[Any, Any], place: Place, records: SweepRecords) -> dict
     colour = method_colours(records.methods).get(method, MUTED)
     title = _NARROW_TITLES.get(method, method_title(method))
     own = {"kind": place, "method": title, "model": f"{row['source']}, {title}", "gkd.method": method, "selected": "no"}
-    return {**own, **known, "mlflow.runColor": colour}
+    return {**own, **known, **_row_facts(records, method), "mlflow.runColor": colour}
+
+
+def _row_facts(records: SweepRecords, method: str) -> dict[str, str]:
+    """What a reader must know of the row: reference, control, method or variant, what is ported, what it is combined with."""
+    if method not in records.methods:
+        return {}
+    facts = {"port": port_of(records, method)[:TEXT_LIMIT], "remedies": ", ".join(remedies_of(records, method))}
+    silent = silent_rows(records).get(method, "")
+    return {"method_kind": kind_of(records, method), **{name: text for name, text in facts.items() if text}} | (
+        {"gradient": silent} if silent else {}
+    )
 
 
 def _points(part: pd.DataFrame) -> Iterator[Point]:

@@ -11,7 +11,8 @@ from gkd_bench.report.captions import seed_words, sentences
 from gkd_bench.report.cells import Cell, Column, Direction, Table, mark_ranks, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import TEACHER, method_title, metric_column, metric_direction, metric_title, span, words
+from gkd_bench.report.names import TEACHER, metric_column, metric_direction, metric_title, span, words
+from gkd_bench.report.rows import method_cell
 from gkd_bench.report.selection import ORACLE, RULES, Candidate, TargetScores, choose, oracle
 
 Training = tuple[str, str, int]
@@ -64,7 +65,10 @@ def selection_table(records: SweepRecords) -> Table:
     columns += [_regret_column(name, metric) for name in RULES]
     columns.append(metric_column(ORACLE, "oracle (reads target labels)", metric))
     methods = records.in_order({choice.training[0] for choice in choices})
-    rows = tuple(_row([one for one in choices if one.training[0] == method], method, metric) for method in methods)
+    rows = tuple(
+        (method_cell(records, method), *_row([one for one in choices if one.training[0] == method], metric))
+        for method in methods
+    )
     caption = sentences(
         f"{metric_title(metric)} on foreign targets of the trained student that each rule takes, averaged over targets and "
         f"sources; {seed_words(evidence, (cell for row in rows for cell in row))}",
@@ -109,14 +113,14 @@ def _mean(
     return float(np.mean([scores[target][one.model, one.variant] for target, one in pairs]))
 
 
-def _row(choices: Sequence[Choice], method: str, metric: str) -> tuple[Cell, ...]:
+def _row(choices: Sequence[Choice], metric: str) -> tuple[Cell, ...]:
     cells = {name: _over_seeds(choices, name) for name in (*RULES, ORACLE)}
     regrets = [_over_seeds(choices, name, regret=True) for name in RULES]
     column = metric_column("", "", metric)
     ranked = mark_ranks([cells[name] for name in RULES], column.direction, column.decimals)
     grey = cells[ORACLE].marked("oracle")
     counts = Cell(span(choice.candidates for choice in choices))
-    return (Cell(method_title(method)), counts, *ranked, *regrets, grey)
+    return (counts, *ranked, *regrets, grey)
 
 
 def _over_seeds(choices: Sequence[Choice], name: str, *, regret: bool = False) -> Cell:

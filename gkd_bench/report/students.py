@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gkd_bench.report.frame import SweepRecords
+from gkd_bench.report.rows import is_adapted
 from gkd_bench.report.selection import RULES, Candidate, choose
 
 NO_METHOD = frozenset({"teacher", "baseline"})
@@ -16,11 +17,12 @@ def selected_students(records: SweepRecords) -> dict[str, Candidate]:
     """Source -> the candidate that the sweep's rule takes among the final trainings of all methods and seeds.
 
     Trials of a search are left out: their parameters were chosen by their scores, and a final training repeats the best.
-    Nothing of any target is read. A source without such a training is left out.
+    Nothing of any target is read, so a network that is adapted to each target cannot be taken. A source without such a
+    training is left out.
     """
     groups: dict[str, list[Candidate]] = {}
     for one in records.candidates:
-        if one.trial is None and one.method not in NO_METHOD:
+        if one.trial is None and one.method not in NO_METHOD and not is_adapted(records, one.method):
             groups.setdefault(one.source, []).append(one)
     rule = RULES[records.origin.rule]
     return {source: choose(rule, groups[source]) for source in records.sources if source in groups}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gkd_bench.report.blocks import Key
+from gkd_bench.report.by_target import gaps_by_target, scores_by_target
 from gkd_bench.report.captions import (
     INTERVAL,
     basis,
@@ -38,7 +39,12 @@ from gkd_bench.report.names import (
     metric_direction,
     metric_title,
 )  # fmt: skip
+from gkd_bench.report.rows import lacking, method_heading, method_notes
 
+_GAP_WORDS = (
+    "Gap closed: (method - student alone) / (teacher - student alone) of the means; 0 nothing, 1 all of it. "
+    f"{NO_GAP}: there is no gap to close. No interval: the teacher is not better in 2.5 % of the resamples or more. {INTERVAL}"
+)
 _JUDGED = frozenset({"better", "worse", "better_kd", "worse_kd"})
 
 
@@ -76,7 +82,7 @@ def matrix(records: SweepRecords, metric: str | None = None, method: str = "gkd"
         INTERVAL,
         f"Rows: trained on; columns: tested on ({tested_on(evidence, [method])})",
         ranks("its pair among all students") if method != TEACHER else "",
-        marks(evidence, metric) if method in evidence.distilled else "",
+        marks(evidence, metric) if method in evidence.compared else "",
         chosen_by(evidence) if method != TEACHER else "",
         MARKS_NOTE,
     )
@@ -87,16 +93,18 @@ def triple(records: SweepRecords, metric: str | None = None) -> Table:
     """Teacher, student alone and every method for each source -> target, with the difference to the student alone.
 
     Differences are paired: taken seed by seed and subject by subject, then averaged; only what both have counts. The best
-    and the second student of a row are flagged; the teacher is no contestant.
+    and the second student of a row are flagged; the teacher is no contestant. With many methods, a row for each of them.
     """
     evidence = Evidence.of(records)
+    if evidence.is_wide:
+        return scores_by_target(records, metric)
     metric = metric or evidence.headline
     methods = records.in_order({TEACHER, ALONE, *records.methods})
     columns = [Column("source", "source"), Column("target", "target")]
-    columns += [metric_column(method, method_title(method), metric) for method in methods]
+    columns += [metric_column(method, method_heading(records, method), metric) for method in methods]
     columns += [
         metric_column(f"{method}-{ALONE}", f"{method_title(method)} - student alone", metric, signed=True)
-        for method in evidence.distilled
+        for method in evidence.compared
     ]
     rows = tuple(_triple_row(evidence, metric, pair, methods) for pair in evidence.pairs)
     caption = sentences(
@@ -104,40 +112,41 @@ def triple(records: SweepRecords, metric: str | None = None) -> Table:
         f"Differences are paired by seed and subject; {tie_words(metric)}".removesuffix("; "),
         marks(evidence, metric),
         ranks("the row"),
+        lacking(records, evidence.compared),
         f"Tested on: {tested_on(evidence, methods)}",
         chosen_by(evidence),
         MARKS_NOTE,
     )
     title = f"{metric_title(metric)}: teacher, student alone and distilled student"
-    return Table("triple", title, caption, tuple(columns), rows, "answer")
+    return Table("triple", title, caption, tuple(columns), rows, "answer", method_notes(records, methods))
 
 
 def gap_table(records: SweepRecords, metric: str | None = None) -> Table:
     """Share of the gap between student alone and teacher that every method closes, with its interval, for each pair."""
     evidence = Evidence.of(records)
     metric = metric or evidence.headline
+    if evidence.is_wide:
+        return gaps_by_target(records, metric, _GAP_WORDS)
     gaps, gains = evidence.gaps(metric), evidence.gain_cells(metric)
     columns = [Column("source", "source"), Column("target", "target")]
     columns.append(metric_column("gap", "teacher - student alone", metric, signed=True, interval=True))
     columns += [
-        Column(name, f"gap closed by {method_title(name)}", "up", True, 2, False, True) for name in evidence.distilled
+        Column(name, f"gap closed by {method_title(name)}", "up", True, 2, False, True) for name in evidence.compared
     ]
     rows = []
     for pair in evidence.pairs:
         missing = is_missing(records, pair)
-        closed = [gaps.get((*pair, name)) for name in evidence.distilled]
+        closed = [gaps.get((*pair, name)) for name in evidence.compared]
         cells = [replace(gains.get((*pair, TEACHER), Cell()), flags=frozenset())]
         cells += [Cell() if gap is None else gap.cell for gap in closed]
         rows.append((*name_cells(pair), *(cell.marked("missing", missing) for cell in cells)))
     caption = sentences(
-        "Gap closed: (method - student alone) / (teacher - student alone) of the means; 0 nothing, 1 all of it",
-        f"{NO_GAP}: there is no gap to close. No interval: the teacher is not better in 2.5 % of the resamples or more",
-        INTERVAL,
+        _GAP_WORDS,
         basis(evidence, (cell for row in rows for cell in row)),
         MARKS_NOTE,
     )
     title = f"Gap closed between student alone and teacher, {metric_title(metric)}"
-    shown = tuple(rows) if evidence.distilled else ()
+    shown = tuple(rows) if evidence.compared else ()
     return Table("gap", title, caption, tuple(columns), shown, "answer")
 
 
@@ -195,7 +204,7 @@ def _triple_row(evidence: Evidence, metric: str, pair: Pair, methods: Sequence[s
     cells, gains = evidence.cells(metric), evidence.gain_cells(metric)
     scored = {TEACHER: cells.get((*pair, TEACHER), Cell()), **evidence.ranked(metric, pair)}
     values = [scored.get(method, Cell()).marked("in_domain", pair[0] == pair[1]) for method in methods]
-    values += [gains.get((*pair, method), Cell()) for method in evidence.distilled]
+    values += [gains.get((*pair, method), Cell()) for method in evidence.compared]
     missing = is_missing(evidence.records, pair)
     return (*name_cells(pair), *(cell.marked("missing", missing) for cell in values))
 

@@ -195,7 +195,9 @@ class Loop:
         seed_step(self.context.node.seed, step, self.context.place.rank)
         with frozen_statistics(task.module):
             terms = task.module(task.draw(step))
-        kept = [p for p in task.kept.parameters() if p.requires_grad]  # a term that trains its projection only is silent
+        kept = [
+            p for p in task.kept.parameters() if p.requires_grad
+        ]  # a term that trains its projection only is silent
         report = mean_over_ranks(gradient_report(terms, task.main, kept))
         self._gradients = report
         if task.balance is not None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from gkd_bench.data.cache import SourceImages, require_source
+from gkd_bench.data.windows import slide, window_starts
 from gkd_bench.metrics.overlap import score_image
 from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
 from gkd_bench.stages.collective import gather
 from gkd_bench.stages.context import StageContext
 
-
-def window_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Starts of windows of ``tile`` that cover ``length`` >= tile, evenly spaced, overlapping at least ``overlap``."""
-    if length <= tile:
-        return [0]
-    step = max(1, round(tile * (1 - overlap)))
-    count = -(-(length - tile) // step) + 1
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+__all__ = ["predict", "validation_dice", "window_starts"]
 
 
 @torch.no_grad()
@@ -45,40 +35,12 @@ def predict(
         overlap: smallest share of a window that its neighbour covers as well, in [0, 1).
         batch: windows per forward pass.
     """
-    height, width = image.shape
-    padded = _at_least(torch.from_numpy(np.ascontiguousarray(image)).to(device).float()[None, None] / 255.0, tile)
-    rows, columns = (window_starts(length, tile, overlap) for length in padded.shape[-2:])
-    corners = [(y, x) for y in rows for x in columns]
-    total = torch.zeros(padded.shape[-2:], device=device)
-    count = torch.zeros_like(total)
-    for first in range(0, len(corners), batch):
-        _add_windows(network, padded[0], corners[first : first + batch], tile, total, count)
-    result: NDArray[np.float32] = (total / count)[:height, :width].cpu().numpy()
-    return result
 
+    def probability(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = foreground_probability(network(torch.from_numpy(tiles).to(device))).cpu().numpy()
+        return found
 
-def _at_least(images: Tensor, tile: int) -> Tensor:
-    """Images reflected at the lower and right border until both sides are at least ``tile``."""
-    while min(images.shape[-2:]) < tile:
-        height, width = images.shape[-2:]
-        pad = (0, min(max(tile - width, 0), width - 1), 0, min(max(tile - height, 0), height - 1))
-        images = F.pad(images, pad, mode="reflect")
-    return images
-
-
-def _add_windows(
-    network: SegmentationNetwork,
-    image: Tensor,
-    corners: Sequence[tuple[int, int]],
-    tile: int,
-    total: Tensor,
-    count: Tensor,
-) -> None:
-    windows = torch.stack([image[:, y : y + tile, x : x + tile] for y, x in corners])
-    probabilities = foreground_probability(network(windows))
-    for (y, x), probability in zip(corners, probabilities, strict=True):
-        total[y : y + tile, x : x + tile] += probability
-        count[y : y + tile, x : x + tile] += 1
+    return slide(image, tile, probability, overlap, batch)
 
 
 def validation_dice(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,8 @@ UNITS = {"nsd": 0.9, "cldice": 0.75}
 CORRUPTIONS = ("gamma", "noise")
 VARIANTS = {"gkd_intra": {"of": "gkd", "set": {"inter": 0.0, "cross": 0.0}}}
 TRIAL_SOURCE_METHOD = "gkd"
+NETWORKS = {"teacher": "unet x0.5", "scratch_small": "mobile_unet x0.25", "gkd_small": "mobile_unet x0.25"}
+Levels = Mapping[str, float]
 
 Record = dict[str, Any]
 
@@ -43,7 +45,7 @@ def model_key(method: str, source: str, seed: int, trial: int | None = None) -> 
 def base(
     kind: str, method: str, source: str, target: str | None, seed: int, split: str = "test", trial: int | None = None
 ) -> Record:
-    network = "unet x0.5" if method == "teacher" else "mobile_unet x0.5"
+    network = NETWORKS.get(method, "mobile_unet x0.5")
     names = {"sweep": "made_up", "kind": kind, "task": "vessel", "source": source, "target": target, "split": split}
     model = model_key(method, source, seed, trial)
     key = model if kind == kind_of(method) else key_of(kind, model, target)
@@ -57,9 +59,9 @@ def metrics(level: float) -> Record:
     return overlap | distances | {f"{name}_fov": value * level for name, value in UNITS.items()}
 
 
-def trained() -> Iterator[tuple[str, str, int, int | None]]:
+def trained(levels: Levels = LEVEL, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, str, int, int | None]]:
     """(method, source, seed, trial) of every network that is scored; complete trials of gkd on the first seed."""
-    for method, source, seed in product(METHODS, DOMAINS, SEEDS):
+    for method, source, seed in product(levels, DOMAINS, seeds):
         yield method, source, seed, None
     for source, number in product(DOMAINS, range(len(STATES))):
         if STATES[number] == "complete":
@@ -70,12 +72,12 @@ def variants_of(method: str, seed: int) -> tuple[str, ...]:
     return ("best", "last") if kind_of(method) == "distill" and seed == 0 else ("best",)
 
 
-def evaluations(rng: np.random.Generator) -> Iterator[Record]:
+def evaluations(rng: np.random.Generator, levels: Levels = LEVEL, seeds: Sequence[int] = SEEDS) -> Iterator[Record]:
     """Six subjects with two images each on every target, pooled scores, and FSD in four spaces."""
-    for (method, source, seed, trial), target in product(trained(), DOMAINS):
+    for (method, source, seed, trial), target in product(trained(levels, seeds), DOMAINS):
         for variant in variants_of(method, seed):
             labels = base("evaluate", method, source, target, seed, trial=trial) | {"variant": variant}
-            level = LEVEL[method] - 0.1 * (source != target) - 0.02 * (variant == "last") + 0.01 * (trial or 0)
+            level = levels[method] - 0.1 * (source != target) - 0.02 * (variant == "last") + 0.01 * (trial or 0)
             level += float(rng.normal(0, 0.005))
             for subject, image in product([f"s{number}" for number in range(6)], ("a", "b")):
                 score = metrics(level + float(rng.normal(0, 0.01)))
@@ -92,12 +94,12 @@ def distances(rng: np.random.Generator, labels: Record, foreign: bool) -> Iterat
         yield {**labels, "record": "fsd", "use": "domain", "space": space, "value": distance, **bounds, **sizes}
 
 
-def stresses(rng: np.random.Generator) -> Iterator[Record]:
+def stresses(rng: np.random.Generator, levels: Levels = LEVEL, seeds: Sequence[int] = SEEDS) -> Iterator[Record]:
     """Two validation subjects, clean and under two corruptions of two strengths, and what selection reads."""
-    for method, source, seed, trial in trained():
+    for method, source, seed, trial in trained(levels, seeds):
         for variant in variants_of(method, seed):
             labels = base("stress", method, source, None, seed, "val", trial) | {"variant": variant}
-            clean = LEVEL[method] - 0.02 * (variant == "last") + 0.01 * (trial or 0) + float(rng.normal(0, 0.005))
+            clean = levels[method] - 0.02 * (variant == "last") + 0.01 * (trial or 0) + float(rng.normal(0, 0.005))
             for corruption, strength in (("none", 0), *product(CORRUPTIONS, (1, 2))):
                 here = {**labels, "corruption": corruption, "strength": strength}
                 for subject in ("v1", "v2"):
@@ -110,11 +112,11 @@ def stresses(rng: np.random.Generator) -> Iterator[Record]:
                    "val_dice_stressed": clean - 0.06, "stress_fsd": 3.5, "macs": 2.5e6}  # fmt: skip
 
 
-def trainings(epochs: int = 4) -> Iterator[Record]:
-    for method, source, seed in product(METHODS, DOMAINS, SEEDS):
+def trainings(epochs: int = 4, levels: Levels = LEVEL, seeds: Sequence[int] = SEEDS) -> Iterator[Record]:
+    for method, source, seed in product(levels, DOMAINS, seeds):
         labels = base(kind_of(method), method, source, None, seed, "val")
         for epoch in range(1, epochs + 1):
-            values = {"val/dice": LEVEL[method] - 0.3 / epoch, "loss/ce": 1 / epoch}
+            values = {"val/dice": levels[method] - 0.3 / epoch, "loss/ce": 1 / epoch}
             if method.startswith("gkd"):
                 values |= {"loss/intra": 0.2 / epoch, "grad_ratio/intra": 0.3 / epoch, "grad_cosine/intra": -0.1}
             yield {**labels, "record": "epoch", "epoch": epoch, **values}

@@ -50,6 +50,9 @@ def only(made_up: list[Record], *kinds: str) -> SweepRecords:
 
 
 def one(figure: Figure | tuple[Figure, ...] | None) -> Figure:
+    """The figure, or the one page of it."""
+    if isinstance(figure, tuple):
+        (figure,) = figure
     assert isinstance(figure, Figure)
     return figure
 

@@ -85,9 +85,9 @@ def test_order_of_the_records_does_not_matter(made_up: list[Record], sweep_recor
 
 
 def test_variants_follow_their_method_whatever_their_name() -> None:
-    bases = {"a_variant": "gkd", "gkd_intra": "gkd", "b": "kd"}
+    variants = {name: {"of": base} for name, base in (("a_variant", "gkd"), ("gkd_intra", "gkd"), ("b", "kd"))}
     names = ["stranger", "gkd_intra", "a_variant", "gkd", "b", "kd", "teacher"]
-    assert methods_in_order(names, bases) == ["teacher", "kd", "b", "gkd", "a_variant", "gkd_intra", "stranger"]
+    assert methods_in_order(names, variants) == ["teacher", "kd", "b", "gkd", "a_variant", "gkd_intra", "stranger"]
 
 
 def test_a_missing_value_beside_text_is_missing() -> None:

@@ -22,7 +22,7 @@ from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.page.album import Album, first_seeds, make_album, shrunk
 from gkd_bench.report.page.heat import heat_data, shown_metrics
 from gkd_bench.report.page.html import html_page, warnings
-from gkd_bench.report.page.view import LONG_TABLE, figure_view, legend, table_sections, table_view
+from gkd_bench.report.page.view import LONG_TABLE, figure_sections, figure_view, legend, table_sections, table_view
 
 from .made_up import DOMAINS, METHODS, Record, make_origin, make_records
 from .made_up_page import make_extras, make_figures, make_pictures, picture
@@ -377,7 +377,8 @@ def test_heavy_figures_leave_less_room_for_pictures(few: SweepRecords, monkeypat
     monkeypatch.setattr("gkd_bench.report.page.html.make_album", lambda _, budget: budgets.append(budget) or Album())
     one = make_figures()[0]
     heavy = tuple(replace(one, name=f"f{at}", svg=one.svg + b" " * 390_000) for at in range(4))
-    for figures in ((), heavy, heavy * 5):
+    many = (replace(one, svg=one.svg + b" " * 90_000),) * 80
+    for figures in ((), heavy, many):
         html_page(few, (), figures, Extras())
     assert budgets == [6_000_000, 8_000_000 - 1_000_000 - 4 * len(figure_view(heavy[0]).address), 1_500_000]
 
@@ -386,3 +387,11 @@ def test_heavy_figures_leave_less_room_for_pictures(few: SweepRecords, monkeypat
 def test_picture_that_cannot_be_read_is_one_clear_error(content: bytes) -> None:
     with pytest.raises(GkdBenchError, match="cannot be read as PNG"):
         shrunk(content, 100, 80)
+
+
+def test_many_heavy_figures_are_shown_as_pixels_so_that_the_page_still_opens() -> None:
+    one = make_figures()[0]
+    heavy = replace(one, svg=one.svg + b" " * 390_000)
+    for count, form in ((2, "svg+xml"), (12, "webp")):
+        (_, _, views), *_ = figure_sections([heavy] * count)
+        assert all(view.address.startswith(f"data:image/{form}") for view in views)

@@ -106,7 +106,7 @@ def test_titles_of_metrics_have_their_unit_and_short_ones_no_region() -> None:
 
 def test_helper_networks_and_variants_have_titles() -> None:
     titles = [names.method_title(name) for name in ("p-sae", "tan", "san", "gkd_no_inter", "at")]
-    assert titles == ["P-SAE", "TAN (teacher)", "SAN (student)", "GKD no inter", "at"]
+    assert titles == ["P-SAE", "TAN (teacher)", "SAN (student)", "GKD no inter", "AT"]
 
 
 def test_matrix_of_the_whole_image_has_another_name(sweep_records: SweepRecords) -> None:

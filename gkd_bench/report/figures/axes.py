@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import method_title
-from gkd_bench.report.palette import INK, MUTED, RULE, method_colours, method_markers
+from gkd_bench.report.palette import INK, MUTED, RULE, SOLID, Dash, method_colours, method_dashes, method_markers
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 ARROW = " \N{RIGHTWARDS ARROW} "
+OTHERS = "#BDBDBD"
+"""What is drawn beside the methods that a figure names."""
 MINUS = "\N{MINUS SIGN}"
 _LETTER, _HANDLE = 0.062, 0.5
 """Inches: a letter of a label, and what a legend adds to a label."""
@@ -29,6 +31,7 @@ class Looks:
 
     colours: Mapping[str, str]
     markers: Mapping[str, str]
+    dashes: Mapping[str, Dash]
 
     @classmethod
     def of(cls, records: SweepRecords) -> Looks:
@@ -36,7 +39,7 @@ class Looks:
         frames = [records.of(kind)["method"].dropna() for kind in ("epoch", "stress", "trial")]
         others = {str(name) for names in frames for name in names.unique()} - {*records.methods}
         names = [*records.methods, *records.in_order(others)]
-        return cls(method_colours(names), method_markers(names))
+        return cls(method_colours(names), method_markers(names), method_dashes(names))
 
     def colour(self, method: str) -> str:
         """``#RRGGBB``."""
@@ -46,20 +49,32 @@ class Looks:
         """A marker of matplotlib."""
         return self.markers.get(method, "o")
 
+    def dash(self, method: str) -> Dash:
+        """Dashes of matplotlib."""
+        return self.dashes.get(method, SOLID)
+
     def handle(self, method: str, line: bool = True) -> Artist:
         """An entry of a legend."""
-        return key(method_title(method), self.marker(method), self.colour(method), line=line)
+        return key(method_title(method), self.marker(method), self.colour(method), line=line and self.dash(method))
+
+    def handles(self, methods: Sequence[str], named: Sequence[str], line: bool = True) -> list[Artist]:
+        """Entries of all methods that are named, and one for the others, which are drawn in grey."""
+        entries = [self.handle(method, line) for method in named]
+        rest = len(methods) - len(named)
+        grey = key(f"{rest} others", "" if line else "o", OTHERS, line=line and SOLID, edge=OTHERS)
+        return [*entries, *([grey] if rest else [])]
 
 
 def key(
-    label: str, marker: str, colour: str, *, edge: str = INK, width: float = 0.4, size: float = 4.0, line: bool = False
-) -> Artist:
-    """An entry of a legend: a marker, with a line through it if asked for."""
+    label: str, marker: str, colour: str, *, edge: str = INK, width: float = 0.4, size: float = 4.0,
+    line: Dash | Literal[False] = False,
+) -> Artist:  # fmt: skip
+    """An entry of a legend: a marker, with a line through it if dashes are given."""
     from matplotlib.lines import Line2D
 
     return Line2D(
         [], [], marker=marker, color=colour, markeredgecolor=edge, markeredgewidth=width, markersize=size,
-        linestyle="-" if line else "none", label=label,
+        linestyle=line or "none", label=label,
     )  # fmt: skip
 
 

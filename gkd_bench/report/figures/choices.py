@@ -8,7 +8,7 @@ from gkd_bench.report.cells import Cell, Table
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import few_ticks, key, legend, plain
-from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.figures.base import PAGE, TALL, Figure, finish, panels, style
 from gkd_bench.report.figures.scores import number
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import counted, listed, metric_title, span
@@ -33,7 +33,7 @@ def selection_rules(records: SweepRecords, extras: Extras) -> Figure | None:
         return None
     names = [*RULES, ORACLE_RULE]
     with style():
-        height = 0.36 * len(cells) + 0.75
+        height = min(0.36 * len(cells) + 0.75, TALL)
         drawing, axes = panels(1, 1, PAGE, height)
         for place, row in enumerate(cells.values()):
             _row(axes[0], place, [row[name] for name in names], names)

@@ -11,9 +11,9 @@ from gkd_bench.metrics.pareto import pareto_front
 from gkd_bench.report.captions import chosen_by
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.extras import Extras
-from gkd_bench.report.figures.axes import Looks, few_ticks, legend, plain, round_log
+from gkd_bench.report.figures.axes import OTHERS, Looks, few_ticks, legend, plain, round_log
 from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
-from gkd_bench.report.figures.scores import Scores, number
+from gkd_bench.report.figures.scores import Scores, named_methods, number, others_words
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import TEACHER, listed, method_title
 from gkd_bench.report.palette import INK, MUTED
@@ -21,6 +21,8 @@ from gkd_bench.report.palette import INK, MUTED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_STEP, _WIDEST = 0.02, 0.35
+"""Decades between networks of one cost, and that all of them take at most."""
 _COSTS = {
     "macs": "multiply-accumulates per tile",
     "parameters": "parameters",
@@ -46,15 +48,16 @@ def accuracy_and_cost(records: SweepRecords, extras: Extras) -> Figure | None:
         return None
     fronts = {name: _front(points, name) for name in shown}
     with style():
-        looks = Looks.of(records)
+        looks, methods = Looks.of(records), [point.method for point in points]
+        named = named_methods(records, methods)
         drawing, axes = panels(1, len(shown), max(3.5, PAGE * len(shown) / 3), 2.35, share_y=True)
         for one, name in zip(axes, shown, strict=True):
-            _panel(one, points, name, fronts[name], looks)
+            _panel(one, points, name, fronts[name], named, looks)
         axes[0].set_ylabel("Dice, mean over foreign pairs")
         few_ticks(axes[0], None, 6)
-        legend(drawing, [looks.handle(point.method, line=False) for point in points])
+        legend(drawing, looks.handles(methods, named, line=False))
         title = "Accuracy on foreign domains against cost"
-        caption = _caption(records, scores)
+        caption = f"{_caption(records, scores)} {others_words(methods, named)}"
         return finish(drawing, "accuracy_and_cost", "efficiency", title, caption, _alt(points, fronts))
 
 
@@ -84,7 +87,9 @@ def _front(points: Sequence[Point], cost: str) -> list[Point]:
     return sorted(front, key=lambda point: point.costs[cost])
 
 
-def _panel(axes: Axes, points: Sequence[Point], cost: str, front: Sequence[Point], looks: Looks) -> None:
+def _panel(
+    axes: Axes, points: Sequence[Point], cost: str, front: Sequence[Point], named: Sequence[str], looks: Looks
+) -> None:
     axes.set_xscale("log")
     axes.grid(axis="y")
     steps = [(point.costs[cost], number(point.dice)) for point in front]
@@ -93,17 +98,35 @@ def _panel(axes: Axes, points: Sequence[Point], cost: str, front: Sequence[Point
         axes.plot(
             *zip(*steps, strict=True), color=MUTED, linewidth=0.8, linestyle=dashes, zorder=1, drawstyle="steps-post"
         )
-    for point in points:
-        if cost in point.costs:
-            _mark(axes, point, point.costs[cost], looks)
+    for point, x in _side_by_side([point for point in points if cost in point.costs], cost):
+        _mark(axes, point, x, looks if point.method in named else None)
     values = [point.costs[cost] for point in points if cost in point.costs]
     axes.set_xlim(min(values) / 1.8, max(values) * 1.8)
     round_log(axes, "x")
     axes.set_xlabel(_COSTS[cost])
 
 
-def _mark(axes: Axes, point: Point, x: float, looks: Looks) -> None:
+def _side_by_side(points: Sequence[Point], cost: str) -> list[tuple[Point, float]]:
+    """Points with their place: networks of one cost stand side by side around it, since they would hide each other."""
+    groups: dict[float, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.costs[cost], []).append(point)
+    step = min(_STEP, _WIDEST / max(map(len, groups.values()), default=1))
+    return [
+        (point, x * 10 ** (step * (at - (len(group) - 1) / 2)))
+        for x, group in groups.items()
+        for at, point in enumerate(group)
+    ]
+
+
+def _mark(axes: Axes, point: Point, x: float, looks: Looks | None) -> None:
+    """A point in its looks, or in grey without any."""
     low, high = point.dice.low, point.dice.high
+    if looks is None:
+        if low is not None and high is not None:
+            axes.plot([x, x], [low, high], color=OTHERS, linewidth=0.8, zorder=1)
+        axes.plot(x, number(point.dice), "o", color=OTHERS, markersize=3, linestyle="none", zorder=2)
+        return
     colour = looks.colour(point.method)
     if low is not None and high is not None:
         axes.plot([x, x], [low, high], color=colour, linewidth=1.2, solid_capstyle="butt", zorder=2)
@@ -121,7 +144,7 @@ def _caption(records: SweepRecords, scores: Scores) -> str:
         f"{scores.title}, mean over the foreign pairs that every method has, higher is better; {scores.basis()}. Lines: 95 % "
         f"bootstrap interval over seeds and subjects. Costs of one tile of {listed(inputs)} on {listed(places)}, "
         f"{listed(map(str, threads))} thread(s), lower is better, logarithmic scale. "
-        f"Dashed: Pareto front, the best Dice at a cost or less. {chosen_by(scores.evidence)}"
+        f"Networks of one cost stand side by side around it. Dashed: Pareto front, the best Dice at a cost or less. {chosen_by(scores.evidence)}"
     )
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gkd_bench.report.extras import Extras
-from gkd_bench.report.figures.axes import Looks, few_ticks, legend, zero_line
+from gkd_bench.report.figures.axes import OTHERS, Looks, few_ticks, legend, zero_line
 from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.figures.scores import named_methods, others_words
 from gkd_bench.report.forecast import Forecast, Point, forecasts
 from gkd_bench.report.forecasting import forecast_points, forecast_verdict
 from gkd_bench.report.frame import SweepRecords
@@ -31,23 +32,24 @@ def forecast_scatter(records: SweepRecords, extras: Extras) -> Figure | None:
     methods = records.in_order({point.method for point in points})
     results = {one.predictor.name: one for one in forecasts(points)}
     with style():
-        looks, columns = Looks.of(records), 2 if foretold else 1
+        looks, columns, named = Looks.of(records), 2 if foretold else 1, named_methods(records, methods)
         drawing, axes = panels(1, columns, PAGE * columns / 2, 2.75, share_y=True)
-        _against_fsd(axes[0], points, looks)
+        _against_fsd(axes[0], points, named, looks)
         axes[0].set_title(_score("FSD alone", results.get("fsd")))
         if foretold:
-            _against_curve(axes[1], foretold, looks)
+            _against_curve(axes[1], foretold, named, looks)
             axes[1].set_title(_score("own stress curve", results.get("stress_curve")))
         axes[0].set_ylabel("Dice drop (in-domain \N{MINUS SIGN} target)")
-        legend(drawing, [looks.handle(method, line=False) for method in methods])
+        legend(drawing, looks.handles(methods, named, line=False))
         title = "Can the drop on a new domain be foretold?"
         alt = f"Scatter of Dice drop against Fréchet distance, {_count(points)}. {forecast_verdict(records)}"
-        return finish(drawing, "forecast", "forecast", title, _caption(points, list(results.values())), alt)
+        caption = f"{_caption(points, list(results.values()))} {others_words(methods, named)}"
+        return finish(drawing, "forecast", "forecast", title, caption, alt)
 
 
-def _against_fsd(axes: Axes, points: Sequence[Point], looks: Looks) -> None:
+def _against_fsd(axes: Axes, points: Sequence[Point], named: Sequence[str], looks: Looks) -> None:
     x, y = (np.array([getattr(point, name) for point in points]) for name in ("fsd", "drop"))
-    _scatter(axes, points, x, looks)
+    _scatter(axes, points, x, named, looks)
     if np.ptp(x) > 0:
         slope, start = np.polyfit(x, y, 1)
         ends = np.array([x.min(), x.max()])
@@ -55,25 +57,27 @@ def _against_fsd(axes: Axes, points: Sequence[Point], looks: Looks) -> None:
     axes.set_xlabel(_FSD)
 
 
-def _against_curve(axes: Axes, points: Sequence[Point], looks: Looks) -> None:
+def _against_curve(axes: Axes, points: Sequence[Point], named: Sequence[str], looks: Looks) -> None:
     x = np.array([point.stress_curve_prediction for point in points], np.float64)
-    _scatter(axes, points, x, looks)
+    _scatter(axes, points, x, named, looks)
     low, high = (float(limit) for limit in (min(x.min(), 0.0), x.max()))
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1.0, linestyle=(0, (1, 1.5)), zorder=1)
     axes.set_xlabel("drop foretold by the model's own stress curve")
 
 
 def _scatter(
-    axes: Axes, points: Sequence[Point], x: np.ndarray[tuple[int, ...], np.dtype[np.float64]], looks: Looks
-) -> None:
+    axes: Axes, points: Sequence[Point], x: np.ndarray[tuple[int, ...], np.dtype[np.float64]], named: Sequence[str],
+    looks: Looks,
+) -> None:  # fmt: skip
     drops = np.array([point.drop for point in points])
     names = np.array([point.method for point in points])
     many = len(points) > 400
     for method in dict.fromkeys(names.tolist()):
-        mine = names == method
+        mine, is_named = names == method, method in named
+        colour, marker = (looks.colour(method), looks.marker(method)) if is_named else (OTHERS, "o")
         axes.scatter(
-            x[mine], drops[mine], s=13, color=looks.colour(method), marker=looks.marker(method), edgecolor=INK,
-            linewidth=0.3, alpha=0.85, zorder=3, rasterized=many,
+            x[mine], drops[mine], s=13 if is_named else 7, color=colour, marker=marker,
+            edgecolor=INK if is_named else "none", linewidth=0.3, alpha=0.85, zorder=3 if is_named else 2, rasterized=many,
         )  # fmt: skip
     zero_line(axes)
     few_ticks(axes, 5, 5)

@@ -14,10 +14,11 @@ from gkd_bench.report.evidence import SIGNIFICANT, Pair
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import Looks, arrow, empty, few_ticks, shortened, signed, zero_line
 from gkd_bench.report.figures.base import PAGE, TALL, Figure, file_name, finish, panels, style
-from gkd_bench.report.figures.scores import Scores, doubtless, number
+from gkd_bench.report.figures.scores import Scores, doubtless, named_methods, number
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import ALONE, listed, method_title, span
 from gkd_bench.report.palette import FAINT, INK, MUTED, RULE
+from gkd_bench.report.rows import MANY, kind_of
 from gkd_bench.report.statistics import Array
 
 if TYPE_CHECKING:
@@ -34,11 +35,16 @@ Subjects = Mapping[Pair, tuple[Array, Array]]
 
 
 def gain_forest(records: SweepRecords, extras: Extras) -> Figure | None:
-    """Gain in Dice over the student alone for every pair and over all foreign ones, one panel per method."""
+    """Gain in Dice over the student alone for every pair and over all foreign ones, one panel per method.
+
+    With many methods one panel per pair, in which every method has a row.
+    """
     scores = Scores(records)
     methods = _forest_methods(scores)
     if not methods:
         return None
+    if len(methods) > MANY:
+        return _forest_by_pair(scores, methods)
     with style():
         columns, rows = min(_FOREST_COLUMNS, len(methods)), _forest_rows(scores)
         lines = math.ceil(len(methods) / columns)
@@ -54,9 +60,51 @@ def gain_forest(records: SweepRecords, extras: Extras) -> Figure | None:
 
 def _forest_methods(scores: Scores) -> list[str]:
     """Methods with gains; without the variants of ablations where all of them do not fit on a page."""
-    methods = [one for one in scores.evidence.distilled if any(scores.gain(*pair, one) for pair in scores.pairs)]
-    whole = [one for one in methods if one not in scores.records.origin.variants]
-    return methods if _forest_height(len(methods), len(scores.pairs) + 1) <= TALL or not whole else whole
+    methods = [one for one in scores.evidence.compared if any(scores.gain(*pair, one) for pair in scores.pairs)]
+    whole = [one for one in methods if kind_of(scores.records, one) != "variant"]
+    fits = len(methods) > MANY or _forest_height(len(methods), len(scores.pairs) + 1) <= TALL
+    return methods if fits or not whole else whole
+
+
+def _forest_by_pair(scores: Scores, methods: Sequence[str]) -> Figure:
+    """The mean over foreign pairs first, best method above, then as many pairs as fit."""
+    means = {one: scores.overall_gain(one) for one in methods}
+    ranked = sorted(methods, key=lambda one: -number(means[one]) if means[one] else math.inf)
+    rows = _forest_rows(scores)
+    ordered = [*(row for row in rows if row[1] is None), *(row for row in rows if row[1] is not None)]
+    with style():
+        line = 0.14 * len(methods) + 0.34
+        most = max(1, int((TALL - 0.3) / line)) * _FOREST_COLUMNS
+        shown = ordered[:most]
+        columns = min(_FOREST_COLUMNS, len(shown))
+        lines = math.ceil(len(shown) / columns)
+        drawing, axes = panels(lines, columns, PAGE, lines * line + 0.3, share_x=True, share_y=True)
+        for one, row in zip(axes, shown, strict=False):
+            _forest_panel(one, scores, row, ranked, Looks.of(scores.records))
+        empty(axes[len(shown) :])
+        drawing.supxlabel("gain in Dice over the student alone", fontsize=7)
+        left_out = f" The first {len(shown)} of {len(ordered)} panels." if len(shown) < len(ordered) else ""
+        caption, alt = f"{_forest_caption(scores)}{left_out}", _forest_alt(scores, ranked)
+        return finish(drawing, "gain_forest", "comparison", "Gain over the student alone", caption, alt)
+
+
+def _forest_panel(axes: Axes, scores: Scores, row: Row, methods: Sequence[str], looks: Looks) -> None:
+    """One pair, or the mean over the foreign ones: a row for every method; controls in grey."""
+    words, pair = row
+    axes.axvspan(-scores.tie, scores.tie, color=FAINT, zorder=0, linewidth=0)
+    zero_line(axes, "x")
+    for place, method in enumerate(methods):
+        gain = scores.overall_gain(method) if pair is None else scores.gain(*pair, method)
+        if gain:
+            control = kind_of(scores.records, method) == "control"
+            _interval(axes, place, gain, MUTED if control else looks.colour(method), "D" if pair is None else "o")
+    axes.set_yticks(range(len(methods)), [shortened(method_title(one), 1.75) for one in methods])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_title(shortened(words, 1.7), fontweight="bold" if pair is None else "normal")
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(labelbottom=True)
+    axes.spines["left"].set_visible(False)
+    few_ticks(axes, 4, None)
 
 
 def _forest_height(methods: int, rows: int) -> float:
@@ -137,9 +185,13 @@ def _range(gain: Cell) -> str:
 
 
 def paired_dots(records: SweepRecords, extras: Extras) -> tuple[Figure, ...]:
-    """Per method, every test subject's Dice of the student alone beside the method's; variants of ablations left out."""
+    """Per method, every test subject's Dice of the student alone beside the method's; variants of ablations left out.
+
+    Of many methods GKD, KD and the best on foreign domains.
+    """
     scores = Scores(records)
-    chosen = [one for one in scores.evidence.distilled if one not in records.origin.variants]
+    whole = [one for one in scores.evidence.compared if kind_of(records, one) == "method"]
+    chosen = named_methods(records, whole, MANY)
     found = (_paired(scores, method) for method in chosen)
     return tuple(figure for figure in found if figure)
 

@@ -13,6 +13,7 @@ from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.extras import Extras, Picture, Role
 from gkd_bench.report.figures.axes import legend, plain
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, sheet, style
+from gkd_bench.report.figures.scores import named_methods
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import listed, method_title
 from gkd_bench.report.palette import INK, MUTED, error_colours
@@ -208,13 +209,13 @@ def _first_seed(pictures: Sequence[Picture], source: str) -> list[Picture]:
 
 
 def _shown_methods(records: SweepRecords, found: set[str]) -> list[str]:
-    """As many as fit: variants of ablations and the student before continuation make room first."""
+    """As many as fit: variants and the student before continuation make room first, then what is not among the best."""
     ordered = records.in_order(found)
     less = [name for name in ordered if name in records.origin.variants] + [
         name for name in ordered if name == "baseline"
     ]
     out = set(less if len(ordered) >= _MOST_METHODS else ())
-    return [name for name in ordered if name not in out][:_MOST_METHODS]
+    return named_methods(records, [name for name in ordered if name not in out], _MOST_METHODS)
 
 
 def _seed(pictures: Sequence[Picture]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gkd_bench.report.captions import chosen_by
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.extras import Extras
-from gkd_bench.report.figures.axes import colour_map, empty, plain, signed
+from gkd_bench.report.figures.axes import colour_map, empty, plain, shortened, signed
 from gkd_bench.report.figures.base import PAGE, TALL, Figure, finish, panels, style
 from gkd_bench.report.figures.scores import Scores, number
 from gkd_bench.report.frame import SweepRecords
@@ -148,7 +148,7 @@ def _draw(records: SweepRecords, maps: Mapping[str, Squares], scale: Scale, labe
         maps = {method: _first_lines(squares) for method, squares in maps.items()}
     drawing, axes = panels(rows, columns, PAGE, height, share_x=True, share_y=True)
     for one, (method, squares) in zip(axes, maps.items(), strict=False):
-        one.set_title(method_title(method))
+        one.set_title(shortened(method_title(method), cell * len(targets) - 0.1))
         _heat(one, squares, sources, targets, scale, cell)
     _outer_labels(axes, len(maps), columns)
     empty(axes[len(maps) :])

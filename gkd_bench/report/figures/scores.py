@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,8 +11,9 @@ from gkd_bench.report.blocks import shared_values
 from gkd_bench.report.cells import Cell, mean_cell
 from gkd_bench.report.evidence import Evidence, Pair
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import ALONE, counted, metric_tie, metric_title, span
+from gkd_bench.report.names import ALONE, counted, metric_direction, metric_tie, metric_title, span
 from gkd_bench.report.overall import overall_cell
+from gkd_bench.report.rows import alone_of, headliners
 from gkd_bench.report.statistics import Array
 
 
@@ -87,7 +89,7 @@ class Scores:
     def subjects(self, source: str, target: str, method: str) -> tuple[Array, Array]:
         """(subjects,) means over shared seeds of the student alone, and of a method; empty without shared results."""
         blocks = self.evidence.blocks(self.metric)
-        both = [blocks.get((source, target, name)) for name in (ALONE, method)]
+        both = [blocks.get((source, target, name)) for name in (alone_of(self.records, method) or "", method)]
         if None in both:
             return np.empty(0), np.empty(0)
         before, after = shared_values([block for block in both if block is not None])
@@ -102,6 +104,22 @@ class Scores:
     @cached_property
     def _cells(self) -> dict[tuple[str, str, str], Cell]:
         return self.evidence.cells(self.metric) if self.metric in self.evidence.metrics else {}
+
+
+def named_methods(records: SweepRecords, methods: Iterable[str], most: int = 8) -> list[str]:
+    """Those of the methods that a figure names, in table order: all of a few, else references and the best on foreign domains."""
+    scores, found = Scores(records), list(methods)
+    means = {name: scores.foreign_mean(name) if scores.pairs else None for name in found}
+    way = 1 if metric_direction(scores.metric) == "down" else -1
+    key = {name: (cell is None, way * number(cell) if cell else 0.0) for name, cell in means.items()}
+    return headliners(records, sorted(found, key=lambda name: key[name]), most)
+
+
+def others_words(methods: Sequence[str], named: Sequence[str]) -> str:
+    """What a caption says of methods that are not named."""
+    if len(named) == len(methods):
+        return ""
+    return "In colour: what all are compared with, GKD, KD, and the best on foreign domains; grey: the others, see the tables."
 
 
 def number(cell: Cell | None) -> float:

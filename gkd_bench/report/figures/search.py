@@ -48,11 +48,19 @@ _SOURCE_ONLY = "Objectives are measured on validation images of the source only.
 # ------------------------------------------------------------------------------------------------ trial by trial
 
 
-def search_history(records: SweepRecords, extras: Extras) -> Figure | None:
-    """First objective of every trial, one panel per study, with the best so far and how the other trials ended."""
-    studies = [study for study in studies_of(records) if study.objectives][:_MOST_STUDIES]
-    if not studies:
-        return None
+def search_history(records: SweepRecords, extras: Extras) -> tuple[Figure, ...]:
+    """First objective of every trial, one panel per study, with the best so far and how the other trials ended.
+
+    As many pages as the studies take, those of one method beside each other.
+    """
+    known = {study: _method(study) for study in studies_of(records) if study.objectives}
+    order = records.in_order(set(known.values()))
+    studies = sorted(known, key=lambda study: order.index(known[study]))
+    pages = [studies[start : start + _MOST_STUDIES] for start in range(0, len(studies), _MOST_STUDIES)]
+    return tuple(_history_page(records, page, at, len(pages)) for at, page in enumerate(pages))
+
+
+def _history_page(records: SweepRecords, studies: Sequence[SearchStudy], at: int, pages: int) -> Figure:
     with style():
         looks, columns = Looks.of(records), min(_COLUMNS, len(studies))
         rows = math.ceil(len(studies) / columns)
@@ -69,8 +77,15 @@ def search_history(records: SweepRecords, extras: Extras) -> Figure | None:
             f"trial in the order in which they were proposed; the line is the best so far. Marks on the lower edge: trials "
             f"without a result. {_taken_words(records)} {_SOURCE_ONLY}"
         )
-        title = "Search, trial by trial"
-        return finish(drawing, "search_history", "search", title, caption, _history_alt(studies))
+        title = f"Search, trial by trial{f', part {at + 1} of {pages}' if pages > 1 else ''}"
+        return finish(
+            drawing,
+            f"search_history_{at + 1}" if at else "search_history",
+            "search",
+            title,
+            caption,
+            _history_alt(studies),
+        )
 
 
 def _history(axes: Axes, study: SearchStudy, looks: Looks) -> None:

@@ -11,8 +11,9 @@ import pandas as pd
 from gkd_bench.report.captions import chosen_by
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras
-from gkd_bench.report.figures.axes import Looks, band, empty, few_ticks, legend, plain, signed, whole_ticks
+from gkd_bench.report.figures.axes import OTHERS, Looks, band, empty, few_ticks, legend, plain, signed, whole_ticks
 from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.figures.scores import named_methods, others_words
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import counted, listed, method_title, span, words
 from gkd_bench.report.palette import INK
@@ -35,17 +36,18 @@ def stress_curves(records: SweepRecords, extras: Extras) -> Figure | None:
     methods = records.in_order(means["method"].unique())
     curves = {(name, method): _curve(means, name, method) for name in corruptions for method in methods}
     with style():
-        looks, columns = Looks.of(records), min(_COLUMNS, len(corruptions))
+        looks, columns, named = Looks.of(records), min(_COLUMNS, len(corruptions)), named_methods(records, methods)
         rows = math.ceil(len(corruptions) / columns)
         drawing, axes = panels(rows, columns, PAGE, 1.45 * rows + 0.55, share_x=True, share_y=True)
         for one, name in zip(axes, corruptions, strict=False):
-            _panel(one, name, methods, curves, looks)
+            _panel(one, name, methods, named, curves, looks)
         _ticks(axes, len(corruptions), columns)
-        legend(drawing, [looks.handle(method) for method in methods])
+        legend(drawing, looks.handles(methods, named))
         drawing.supxlabel("strength of the corruption (0 = clean)", fontsize=7, color=INK)
         drawing.supylabel("Dice, source validation", fontsize=7, color=INK)
         title = "Dice under scanner-like corruptions"
-        return finish(drawing, "stress_curves", "stress", title, _caption(records), _alt(curves, corruptions, methods))
+        caption = f"{_caption(records)} {others_words(methods, named)}"
+        return finish(drawing, "stress_curves", "stress", title, caption, _alt(curves, corruptions, methods))
 
 
 def _curve(means: pd.DataFrame, corruption: str, method: str) -> pd.DataFrame:
@@ -55,15 +57,23 @@ def _curve(means: pd.DataFrame, corruption: str, method: str) -> pd.DataFrame:
     return by_seed.groupby(level="strength").agg(["mean", "min", "max"])
 
 
-def _panel(axes: Axes, corruption: str, methods: Sequence[str], curves: Curves, looks: Looks) -> None:
+def _panel(
+    axes: Axes, corruption: str, methods: Sequence[str], named: Sequence[str], curves: Curves, looks: Looks
+) -> None:
     axes.set_title(words(corruption))
     axes.grid(axis="y")
     for method in methods:
         curve, colour = curves[corruption, method], looks.colour(method)
         x = [float(value) for value in curve.index]
+        if method not in named:
+            axes.plot(x, curve["mean"].to_numpy(), color=OTHERS, linewidth=0.7, zorder=1)
+            continue
         if len(methods) <= _MOST_BANDS:
             band(axes, x, list(curve["min"]), list(curve["max"]), colour)
-        axes.plot(x, curve["mean"].to_numpy(), color=colour, marker=looks.marker(method), markeredgecolor=INK)
+        axes.plot(
+            x, curve["mean"].to_numpy(), color=colour, linestyle=looks.dash(method), marker=looks.marker(method),
+            markeredgecolor=INK,
+        )  # fmt: skip
 
 
 def _ticks(axes: Sequence[Axes], used: int, columns: int) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import (
+    OTHERS,
     Looks,
     band,
     empty,
@@ -25,19 +27,36 @@ from gkd_bench.report.figures.axes import (
     zero_line,
 )
 from gkd_bench.report.figures.base import PAGE, Figure, finish, panels, style
+from gkd_bench.report.figures.scores import named_methods, others_words
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import counted, listed, method_title, span
-from gkd_bench.report.palette import DOMAIN_COLOURS, INK, MUTED
+from gkd_bench.report.palette import DOMAIN_COLOURS, INK, MUTED, Dash
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-_COLUMNS = 3
+_COLUMNS, _MOST_BANDS, _MOST_ROWS = 3, 6, 8
 _DICE = "val/dice"
 _LOSS, _RATIO, _COSINE = "loss/", "grad_ratio/", "grad_cosine/"
-Dash = Literal["-"] | tuple[int, tuple[float, ...]]
 _DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)))
+
+
+@dataclass(frozen=True)
+class Words:
+    """Name, title and caption of a figure."""
+
+    name: str
+    title: str
+    caption: str
+
+    def page(self, at: int, pages: int) -> Words:
+        """The same for one of several pages; the first keeps the name."""
+        if pages == 1:
+            return self
+        return Words(
+            f"{self.name}_{at + 1}" if at else self.name, f"{self.title}, part {at + 1} of {pages}", self.caption
+        )
 
 
 # --------------------------------------------------------------------------------------------- validation Dice
@@ -52,22 +71,35 @@ def training_curves(records: SweepRecords, extras: Extras) -> Figure | None:
     methods = records.in_order(frame["method"].unique())
     sources = sources_of(records, frame["source"])
     with style():
-        looks, columns = Looks.of(records), min(_COLUMNS, len(sources))
+        looks, columns, named = Looks.of(records), min(_COLUMNS, len(sources)), named_methods(records, methods)
         rows = math.ceil(len(sources) / columns)
         drawing, axes = panels(rows, columns, PAGE, 1.6 * rows + 0.5, share_y=True)
         for one, source in zip(axes, sources, strict=False):
             one.set_title(shortened(source, PAGE / columns - 0.4))
             one.grid(axis="y")
             for method in methods:
-                _line(one, _of(frame, source, method), _DICE, looks.colour(method), "-", looks.marker(method))
+                mine = _of(frame, source, method)
+                if method in named:
+                    _line(
+                        one,
+                        mine,
+                        _DICE,
+                        looks.colour(method),
+                        looks.dash(method),
+                        looks.marker(method),
+                        few=len(named) <= _MOST_BANDS,
+                    )
+                else:
+                    _line(one, mine, _DICE, OTHERS, "-", few=False)
             whole_ticks(one)
         empty(axes[len(sources) :])
         few_ticks(axes[0], None, 5)
         _labels(axes[: len(sources)], columns, "Dice, source validation")
-        legend(drawing, [looks.handle(method) for method in methods])
+        legend(drawing, looks.handles(methods, named))
         caption = (
             f"Dice inside the field of view on validation images of the source after every epoch: mean over "
-            f"{_seeds(frame)}, band: range over seeds; higher is better. Final trainings only, trials of a search left out."
+            f"{_seeds(frame)}, band, where there are few methods: range over seeds; higher is better. Final trainings only, trials of a "
+            f"search left out. {others_words(methods, named)}"
         )
         return finish(drawing, "training_curves", "health", "Validation Dice while training", caption, _dice_alt(frame))
 
@@ -84,8 +116,8 @@ def _dice_alt(frame: pd.DataFrame) -> str:
 # ------------------------------------------------------------------------------------------- terms of the loss
 
 
-def loss_curves(records: SweepRecords, extras: Extras) -> Figure | None:
-    """Every term of the loss by epoch on a logarithmic scale; rows: methods, columns: sources."""
+def loss_curves(records: SweepRecords, extras: Extras) -> tuple[Figure, ...]:
+    """Every term of the loss by epoch on a logarithmic scale; rows: methods, columns: sources; as many pages as it takes."""
     caption = (
         "Mean of every unweighted term of the training loss per epoch, logarithmic scale; lower is better. Line: mean over "
         "{seeds}; band: range over seeds. A term that stays flat is not learnt."
@@ -93,8 +125,8 @@ def loss_curves(records: SweepRecords, extras: Extras) -> Figure | None:
     return _terms(records, (_LOSS,), ("",), "loss_terms", "Terms of the training loss", caption)
 
 
-def gradient_curves(records: SweepRecords, extras: Extras) -> Figure | None:
-    """How strongly every term pulls compared with cross-entropy, and in which direction."""
+def gradient_curves(records: SweepRecords, extras: Extras) -> tuple[Figure, ...]:
+    """How strongly every term pulls compared with cross-entropy, and in which direction; as many pages as it takes."""
     caption = (
         "Gradient of every term of the loss compared with cross-entropy's, after every epoch. Ratio of norms (logarithmic "
         "scale): far below 1, the term teaches next to nothing. Cosine: above zero it pulls the same way, below against. "
@@ -106,18 +138,32 @@ def gradient_curves(records: SweepRecords, extras: Extras) -> Figure | None:
 
 def _terms(
     records: SweepRecords, prefixes: Sequence[str], labels: Sequence[str], name: str, title: str, caption: str
-) -> Figure | None:
+) -> tuple[Figure, ...]:
     frame = _epochs(records)
     terms = _terms_of(frame, prefixes)
     frame = (
         frame.dropna(subset=[f"{prefixes[0]}{term}" for term in sorted(terms)], how="all") if terms else frame.iloc[:0]
     )
     if frame.empty:
-        return None
+        return ()
     methods = records.in_order(frame["method"].unique())
+    most = _MOST_ROWS // len(prefixes)
+    size = math.ceil(len(methods) / math.ceil(len(methods) / most))  # pages of about the same height
+    pages = [methods[start : start + size] for start in range(0, len(methods), size)]
+    words = Words(name, title, caption.format(seeds=_seeds(frame)))
+    return tuple(
+        _terms_page(records, frame[frame["method"].isin(page)], page, prefixes, labels, words.page(at, len(pages)))
+        for at, page in enumerate(pages)
+    )
+
+
+def _terms_page(
+    records: SweepRecords, frame: pd.DataFrame, methods: Sequence[str], prefixes: Sequence[str], labels: Sequence[str],
+    words: Words,
+) -> Figure:  # fmt: skip
     rows = [(method, prefix, label) for method in methods for prefix, label in zip(prefixes, labels, strict=True)]
     sources = sources_of(records, frame["source"])
-    looks = _term_looks(sorted(terms))
+    looks = _term_looks(sorted(_terms_of(frame, prefixes)))
     with style():
         height = 1.0 * len(rows) + 0.6
         drawing, axes = panels(len(rows), len(sources), PAGE, height, share_x=True)
@@ -132,7 +178,7 @@ def _terms(
         drawing.supxlabel("epoch", fontsize=7, color=INK)
         legend(drawing, _term_handles(looks))
         alt = _terms_alt(frame, methods, prefixes[0], labels[0])
-        return finish(drawing, name, "health", title, caption.format(seeds=_seeds(frame)), alt)
+        return finish(drawing, words.name, "health", words.title, words.caption, alt)
 
 
 def _terms_of(frame: pd.DataFrame, prefixes: Sequence[str]) -> set[str]:
@@ -223,16 +269,18 @@ def _of(frame: pd.DataFrame, source: str, method: str) -> pd.DataFrame:
     return frame[(frame["source"] == source) & (frame["method"] == method)]
 
 
-def _line(axes: Axes, frame: pd.DataFrame, name: str, colour: str, dash: Dash, marker: str = "") -> None:
+def _line(
+    axes: Axes, frame: pd.DataFrame, name: str, colour: str, dash: Dash, marker: str = "", few: bool = True
+) -> None:
     """Mean over seeds by epoch with the range of the seeds."""
     by_epoch = frame.groupby("epoch", sort=True)[name].agg(["mean", "min", "max"]).dropna()
     if by_epoch.empty:
         return
     x = [float(epoch) for epoch in by_epoch.index]
-    band(axes, x, list(by_epoch["min"]), list(by_epoch["max"]), colour)
-    few = len(x) <= 12
+    if few:
+        band(axes, x, list(by_epoch["min"]), list(by_epoch["max"]), colour)
     axes.plot(
-        x, by_epoch["mean"].to_numpy(), color=colour, linestyle=dash, marker=marker if few or len(x) == 1 else "",
+        x, by_epoch["mean"].to_numpy(), color=colour, linestyle=dash, marker=marker if len(x) <= 12 else "",
         markeredgecolor=INK, markeredgewidth=0.3, markersize=3,
     )  # fmt: skip
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,12 +23,13 @@ from gkd_bench.report.cells import Table
 from gkd_bench.report.diagnostics import health_warnings, software_versions
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import method_title
+from gkd_bench.report.names import counted, method_title
 from gkd_bench.report.origin import DISCLAIMER
 from gkd_bench.report.page.album import BUDGET, make_album
 from gkd_bench.report.page.heat import Json, heat_data, static_heat
 from gkd_bench.report.page.view import FigureView, album_data, figure_sections, legend, table_sections
 from gkd_bench.report.palette import DIVERGING, SEQUENTIAL, error_colours, method_colours
+from gkd_bench.report.rows import MANY, Kind, kind_of
 from gkd_bench.report.selection import RULES
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def run_facts(records: SweepRecords) -> list[tuple[str, list[str]]]:
     facts = [
         ("Trained on", _domains(records, records.sources)),
         ("Tested on", _domains(records, records.targets)),
-        ("Methods", [method_title(method) for method in records.methods]),
+        ("Methods", _methods(records)),
         ("Seeds", [", ".join(map(str, records.seeds)) or "none"]),
         ("Networks", [f"{name} ({_role(methods)})" for name, methods in sorted(networks.items(), key=str)]),
         ("Selected by", [rule.title if rule else records.origin.rule]),
@@ -113,6 +115,14 @@ def _left_for_pictures(figures: Sequence[tuple[str, str, Sequence[FigureView]]])
 
 def _domains(records: SweepRecords, names: Sequence[str]) -> list[str]:
     return [f"{name} (left out)" if name in records.missing else name for name in names]
+
+
+def _methods(records: SweepRecords) -> list[str]:
+    """Their names; of many how many of each kind."""
+    if len(records.methods) <= MANY:
+        return [method_title(method) for method in records.methods]
+    kinds = Counter(kind_of(records, method) for method in records.methods)
+    return [counted(kinds[kind], kind) for kind in get_args(Kind) if kinds[kind]]
 
 
 def _tasks(records: SweepRecords) -> str:

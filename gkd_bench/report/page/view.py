@@ -45,12 +45,17 @@ LEGEND: dict[Flag, tuple[str, str]] = {
     "in_domain": ("◦", "in-domain: the target is the source"),
     "missing": ("n/a", "the domain was left out"),
     "warning": ("!", "a health check failed"),
+    "control": ("◇", "a control: no new method, without which a gain can be an illusion"),
+    "port": ("¶", "published for another setting, or a reconstruction; see the note"),
+    "adapted": ("§", "uses unlabelled target images"),
     "oracle": ("grey", "read the target's labels; shown as a bound, never used"),
 }
-LONG_TABLE = 24
+LONG_TABLE = 32
+DENSE_TABLE = 8
+"""Columns from which a table is set smaller, so that it needs no scrolling on a common screen."""
 _SHORT_TEXT = 36
 _SPOKEN: dict[Flag, str] = {"best": "best", "second": "second best", "oracle": "oracle, never used"}
-_LARGE_SVG = 400_000
+_LARGE_SVG, _MANY_SVGS = 400_000, 4_000_000
 _POINTS_TO_PIXELS = 1.7
 _WIDTH = re.compile(rb'<svg[^>]*?\swidth="([0-9.]+)pt"')
 _KEY = re.compile(r"[^A-Za-z0-9_-]+")
@@ -78,6 +83,8 @@ class TableView:
         headings: (text, CSS class of the column, which way is better).
         rows: cells row by row.
         is_long: folded away until asked for, where scripts run.
+        notes: footnotes.
+        is_dense: set smaller, as it has many columns.
     """
 
     key: str
@@ -88,6 +95,8 @@ class TableView:
     headings: tuple[tuple[str, str, str], ...]
     rows: tuple[tuple[CellView, ...], ...]
     is_long: bool
+    notes: tuple[str, ...] = ()
+    is_dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,9 @@ def table_view(table: Table) -> TableView:
     pairs = zip(table.columns, kinds, strict=True)
     headings = tuple((_unbroken(heading(column)), kind, column.direction) for column, kind in pairs)
     return TableView(
-        anchor(table.name), table.name, table.csv, table.title, table.caption, headings, rows, len(rows) > LONG_TABLE
-    )
+        anchor(table.name), table.name, table.csv, table.title, table.caption, headings, rows, len(rows) > LONG_TABLE,
+        table.notes, len(table.columns) >= DENSE_TABLE,
+    )  # fmt: skip
 
 
 def table_sections(tables: Sequence[Table]) -> list[tuple[str, str, list[TableView]]]:
@@ -127,15 +137,19 @@ def figure_sections(figures: Sequence[Figure]) -> list[tuple[str, str, list[Figu
     order = list(SECTIONS)
     ordered = sorted(figures, key=lambda figure: order.index(figure.section))
     parts = groupby(ordered, key=lambda figure: figure.section)
-    return [(section, SECTIONS[section], list(map(figure_view, part))) for section, part in parts]
+    largest = _LARGE_SVG if sum(len(figure.svg) for figure in figures) <= _MANY_SVGS else _LARGE_SVG // 4
+    return [(section, SECTIONS[section], [figure_view(one, largest) for one in part]) for section, part in parts]
 
 
-def figure_view(figure: Figure) -> FigureView:
-    """A figure as an image of its own: its styles and ids cannot meet those of the page, and no script in it runs."""
+def figure_view(figure: Figure, largest: int = _LARGE_SVG) -> FigureView:
+    """A figure as an image of its own: its styles and ids cannot meet those of the page, and no script in it runs.
+
+    Above the ``largest`` size in bytes, pixels take the place of the vector form, which is beside the page in any case.
+    """
     files = tuple((form, f"figures/{quote(figure.name)}.{form}") for form in ("svg", "pdf", "png"))
     found = _WIDTH.search(figure.svg[:2000])
     width = round(float(found[1]) * _POINTS_TO_PIXELS) if found else 860
-    address = _figure_address(figure)
+    address = _figure_address(figure, largest)
     return FigureView(anchor(figure.name), figure.title, figure.caption, figure.alt, address, width, files)
 
 
@@ -186,9 +200,9 @@ def _picture(one: Picture, album: Album, titles: dict[str, str]) -> dict[str, Js
     }
 
 
-def _figure_address(figure: Figure) -> str:
+def _figure_address(figure: Figure, largest: int) -> str:
     """The vector form, or, where dense drawings make it heavy, the pixels as WebP."""
-    if len(figure.svg) <= _LARGE_SVG:
+    if len(figure.svg) <= largest:
         return f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}"
     from gkd_bench.report.page.album import shrunk
 
