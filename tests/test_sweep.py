@@ -239,7 +239,7 @@ def test_a_failing_alignment_stage_costs_its_method_and_nothing_else(
         raise RuntimeError("no semantic today")
 
     monkeypatch.setitem(STAGES, "semantic", broken)
-    options = without_gkd(folder, methods={"kd": {}, "gkd": {"views": ["photometric"]}})
+    options = without_gkd(folder, methods={"kd": {}, "gkd": {"views": ["photometric"]}, "controls": []})
     assert sweep.main(options) == 1
     shown = capsys.readouterr().out
     assert "no semantic today" in shown

@@ -64,7 +64,7 @@ def trained(levels: Levels = LEVEL, seeds: Sequence[int] = SEEDS) -> Iterator[tu
     for method, source, seed in product(levels, DOMAINS, seeds):
         yield method, source, seed, None
     for source, number in product(DOMAINS, range(len(STATES))):
-        if STATES[number] == "complete":
+        if STATES[number] == "complete" and TRIAL_SOURCE_METHOD in levels:
             yield TRIAL_SOURCE_METHOD, source, 0, number
 
 
