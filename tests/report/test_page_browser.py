@@ -190,7 +190,7 @@ def _rgb(colour: str) -> str:
 
 def test_headings_sort_by_number_and_say_so(page: Page) -> None:
     table = page.locator("#tables-answer table.data").first
-    heading = table.locator("th", has_text="↑").first
+    heading = table.locator("th", has_text="GKD ¶ ↑").first
     place = heading.evaluate("heading => heading.cellIndex")
 
     def numbers() -> list[float]:
