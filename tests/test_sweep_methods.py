@@ -54,7 +54,10 @@ def test_every_method_control_remedy_and_variant_is_trained_scored_and_told_apar
 
     results, store = tmp_path / "results" / "tiny", LocalStore(tmp_path / ".gkd_store")
     asked = {*METHODS, *VARIANTS, "scratch_photometric", "kd_photometric"}
-    records = [json.loads(line) for line in (tmp_path / ".gkd_store" / "sweeps" / "tiny" / "records.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / ".gkd_store" / "sweeps" / "tiny" / "records.jsonl").read_text().splitlines()
+    ]
     scored = {(r["method"], r["target"]) for r in records if r["record"] == "image"}
     assert {method for method, target in scored if target == "phantom_dim"} == asked | {"teacher", "baseline"}
     # adaptation at test time trains nothing of its own; everything else does
