@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gkd_bench.report import rows
 from gkd_bench.report.extras import Extras, Picture, Student, VectorSet
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.selection import BEST, LAST
@@ -86,7 +87,7 @@ def network_name(sweep: Sweep, store: Store, node: StageNode) -> str:
     scored = node.inputs.get("model") or node.inputs.get("host")
     trained = store.get(scored, verify=False).node if scored else node
     if "network" in trained.settings:
-        return f"{trained.settings['network']['name']} x{trained.settings['network']['width']:g}"
+        return rows.network_name(trained.settings["network"])
     return f"P-SAE x{sweep.networks.semantic_width:g}"
 
 

@@ -17,6 +17,7 @@ from gkd_bench.config.load import with_parameters
 from gkd_bench.config.schema import OBJECTIVES, Choice, Network, Range, Sweep
 from gkd_bench.errors import StageError
 from gkd_bench.plan import Graph, Planner, graph
+from gkd_bench.report.rows import network_name
 from gkd_bench.report.selection import RULES, Candidate, choose, closest_to_ideal
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode, content_hash
@@ -302,7 +303,7 @@ def other_students(sweep: Sweep, planner: Planner) -> Iterator[StageNode]:
     """What the students of variants cost."""
     for variant in sweep.methods.variants.values():
         if variant.student and variant.student != sweep.networks.student:
-            title = f"student {variant.student.name} x{variant.student.width:g}"
+            title = f"student {network_name(variant.student.model_dump())}"
             yield planner.with_student(variant.student).efficiency("student", title)
 
 

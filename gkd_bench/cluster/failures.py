@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import traceback
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from gkd_bench.cluster.messages import StageFailure
+from gkd_bench.store.files import replace_file
 from gkd_bench.store.node import StageNode
 
 
@@ -25,12 +24,8 @@ def stage_failure(node: StageNode, error: BaseException, store: Path) -> StageFa
 
 def keep_traceback(key: str, error: BaseException, store: Path) -> None:
     """Write ``<store>/failures/<key>.txt``. A disk that takes no file does not hide the failure itself."""
-    path = _path(store, key)
-    aside = path.with_name(f"{key}.{uuid.uuid4().hex}.tmp")
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text("".join(traceback.format_exception(error)))
-        os.replace(aside, path)
+        replace_file(_path(store, key), "".join(traceback.format_exception(error)).encode())
 
 
 def _path(store: Path, key: str) -> Path:

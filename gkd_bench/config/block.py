@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,11 +17,17 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped block with some of its settings changed; blocks inside are merged likewise."""
-    both = {name: merged(tree[name], value) for name, value in changes.items() if _are_blocks(tree.get(name), value)}
-    return {**tree, **changes, **both}
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> dict[str, Any]:
+    """``over`` laid on ``base``, as a new tree: blocks merge key by key, everything else replaces.
 
-
-def _are_blocks(first: object, second: object) -> bool:
-    return isinstance(first, Mapping) and isinstance(second, Mapping)
+    A search distribution replaces as a whole, since ``low`` and ``choice`` exclude each other.
+    """
+    whole = path[:2] == ("search", "spaces") and len(path) == 4
+    merged = {} if whole else dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, dict) else {}, value, (*path, key))
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

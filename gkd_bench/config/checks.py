@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gkd_bench.config.block import merged
+from gkd_bench.config.block import merge
 from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
 from gkd_bench.config.reader import Path
-from gkd_bench.config.schema import AlignmentStage, AlignmentWeights, Budget, Choice, Pool, Range, Sweep
+from gkd_bench.config.schema import AlignmentWeights, Budget, Choice, Pool, Range, Sweep
 from gkd_bench.registry import DOMAINS, METHODS, NETWORKS
 
 STRIDES = {
@@ -228,9 +228,9 @@ def _variants(sweep: Sweep) -> Iterator[Problem]:
             text = f"method '{variant.of}' trains no alignment networks, so there is nothing to change; leave it out"
             yield Problem((*path, "alignment"), text)
         try:
-            AlignmentStage.model_validate(merged(sweep.stages.alignment.model_dump(), variant.alignment))
+            sweep.of_row(name)
         except ValidationError as error:
-            for problem in describe(error, merged(sweep.stages.alignment.model_dump(), variant.alignment)):
+            for problem in describe(error, merge(sweep.stages.alignment.model_dump(), variant.alignment)):
                 yield Problem((*path, "alignment", *problem.path), problem.text, reads=(path,))
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gkd_bench.config.block import merge
 from gkd_bench.config.checks import CHECKS, put
-from gkd_bench.config.overlay import absolute_paths, apply_override, expand_environment, merge, under
+from gkd_bench.config.overlay import absolute_paths, apply_override, expand_environment, under
 from gkd_bench.config.presets import PRESETS
 from gkd_bench.config.problems import Problem, describe, dotted, nearest, related, shown
 from gkd_bench.config.reader import Document, Path, Tree, YamlProblem, parse_yaml

@@ -20,6 +20,8 @@ random convolutions and style mixing of them. ``swa``: stochastic weight averagi
 ``bn_adapt``: batch statistics re-estimated on the target's unlabelled test images, at test time.
 """
 
+SILENT_RATIO = 1e-3
+"""Gradient norm of a term relative to cross-entropy's below which the term teaches nothing."""
 AUTHORS_CODE = "the GKD authors' sister project Graph Flow"
 OURS = "our choice"
 OURS_MEASURED = "our measurement"

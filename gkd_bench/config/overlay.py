@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gkd_bench.config.block import merge
 from gkd_bench.config.checks import is_phantom
 from gkd_bench.config.problems import Problem, dotted, known_keys, nearest
 from gkd_bench.config.reader import Path, Tree, YamlProblem, parse_value
@@ -16,22 +17,6 @@ from gkd_bench.config.schema import Storage
 PATH_KEYS: tuple[Path, ...] = (("data", "root"), ("storage", "root"), ("storage", "results"), ("tracking", "uri"))
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 _DISTRIBUTION_KEYS = {"low", "high", "log", "points", "choice"}
-
-
-def merge(base: Tree, over: Mapping[str, Any], path: Path = ()) -> Tree:
-    """``over`` laid on ``base``, as a new tree: blocks merge key by key, everything else replaces.
-
-    A search distribution replaces as a whole, since ``low`` and ``choice`` exclude each other.
-    """
-    whole = path[:2] == ("search", "spaces") and len(path) == 4
-    merged = {} if whole else dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict):
-            below = merged.get(key)
-            merged[key] = merge(below if isinstance(below, dict) else {}, value, (*path, key))
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
 
 
 def under(preset: Tree, tree: Tree) -> Tree:

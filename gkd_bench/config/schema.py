@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from gkd_bench.config.block import Block as Block
-from gkd_bench.config.block import Fraction, merged
+from gkd_bench.config.block import Fraction, merge
 from gkd_bench.config.method_options import GkdOptions as GkdOptions
 from gkd_bench.config.method_options import KdOptions as KdOptions
 from gkd_bench.config.method_options import MethodOptions as MethodOptions
@@ -344,7 +344,7 @@ class Sweep(Block):
         variant = self.methods.rows().get(name)
         if variant is None or not (variant.alignment or variant.student):
             return self
-        alignment = AlignmentStage.model_validate(merged(self.stages.alignment.model_dump(), variant.alignment))
+        alignment = AlignmentStage.model_validate(merge(self.stages.alignment.model_dump(), variant.alignment))
         stages = self.stages.model_copy(update={"alignment": alignment})
         networks = self.networks.model_copy(update={"student": variant.student or self.networks.student})
         return self.model_copy(update={"stages": stages, "networks": networks})

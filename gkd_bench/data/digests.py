@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+from gkd_bench.store.files import replace_file
 
 
 def file_digest(path: Path) -> str:
@@ -49,10 +49,7 @@ class FileDigests:
         """Add what was hashed to the memo."""
         if self._memo is None or not self._new:
             return
-        self._memo.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._memo.with_name(f".{self._memo.name}.{uuid.uuid4().hex}")
-        aside.write_text(json.dumps(_read_memo(self._memo) | self._new), encoding="utf-8")
-        os.replace(aside, self._memo)
+        replace_file(self._memo, json.dumps(_read_memo(self._memo) | self._new).encode())
 
 
 def _read_memo(memo: Path | None) -> dict[str, str]:

@@ -21,7 +21,6 @@ import itertools
 from typing import NamedTuple
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -196,4 +195,6 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _beta(uniform: Tensor) -> Tensor:
     """Beta(MIX_SHAPE, MIX_SHAPE) by its inverse distribution function: torch's own takes no generator."""
+    from scipy.special import betaincinv
+
     return torch.from_numpy(betaincinv(MIX_SHAPE, MIX_SHAPE, uniform.double().numpy())).float()

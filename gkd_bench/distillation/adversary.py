@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd_bench.config.method_options import CriticOptions
+from gkd_bench.distillation.divergence import full_precision
 
 
 class Seen(NamedTuple):
@@ -67,7 +68,7 @@ class Opponent(nn.Module):
             teacher, student: logits (batch, classes, height, width).
         """
         self._seen = Seen(images, teacher.detach(), student.detach())
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             score: Tensor = self.critic(images, student.float().softmax(1))
         return -score.mean()
 
@@ -76,7 +77,7 @@ class Opponent(nn.Module):
         if self._seen is None:
             raise RuntimeError("the opponent has seen no prediction yet; call student_term first")
         images, real, fake = self._seen.images, *(logits.float().softmax(1) for logits in self._seen[1:])
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             gap: Tensor = self.critic(images, fake).mean() - self.critic(images, real).mean()
             return gap + self.options.gradient_penalty * self._penalty(images, real, fake)
 

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from gkd_bench.config.method_options import CcdistillOptions, ViewKind
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Bridge, Maps, maps_of, network_maps, teacher_maps
-from gkd_bench.distillation.relations import cosines, off_autocast, on_common_grid, require_aligned, unit_positions
+from gkd_bench.distillation.divergence import full_precision
+from gkd_bench.distillation.relations import cosines, on_common_grid, require_aligned, unit_positions
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.networks.norm import view_statistics
 
@@ -69,7 +70,7 @@ def repeated(maps: Maps, times: int) -> Maps:
 def content_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared difference of the position correlations of two pairs of maps (batch, channels, h, w)."""
     grids = on_common_grid(*student, *teacher)
-    with off_autocast(grids[0]):
+    with full_precision(grids[0]):
         units = [unit_positions(grid) for grid in grids]
         return F.mse_loss(cosines(units[0], units[1]), cosines(units[2], units[3]))
 
@@ -82,7 +83,7 @@ def style_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -
 
 def unit_gram(maps: Tensor) -> Tensor:
     """(batch, channels, h, w) -> (batch, channels, channels), the Gram matrix over positions, of Frobenius norm 1."""
-    with off_autocast(maps):
+    with full_precision(maps):
         rows = maps.float().flatten(2)
         gram = rows @ rows.transpose(1, 2) / rows.shape[-1]
         unit: Tensor = gram / torch.linalg.matrix_norm(gram, keepdim=True).clamp_min(1e-6)

@@ -22,17 +22,17 @@ from torch.nn import functional as F
 from gkd_bench.config.method_options import CirkdOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Bridge, Maps, channels, labels_at, maps_of, teacher_maps
-from gkd_bench.distillation.divergence import kl_divergence
+from gkd_bench.distillation.divergence import full_precision, kl_divergence
 from gkd_bench.distillation.relations import (
     SHORTEST,
     class_means,
     cosines,
-    off_autocast,
     on_common_grid,
     relation_divergence,
     unit_positions,
 )
 from gkd_bench.networks.base import SegmentationNetwork
+from gkd_bench.networks.norm import world_size
 
 PIXELS_PER_IMAGE = 4  # new entries of a class's pixel bank; small beside the bank, so that it spans many steps
 
@@ -65,7 +65,7 @@ def batch_relations(student: Tensor, teacher: Tensor, temperature: float) -> Ten
         temperature: of the softmax over the positions of one image.
     """
     grids = on_common_grid(student, teacher)
-    with off_autocast(student):
+    with full_precision(student):
         mine, theirs = (unit_positions(grid) for grid in grids)
         target, rows = (torch.einsum("ipc,jqc->ipjq", units, units) for units in (theirs, mine))
         return relation_divergence(target, rows, temperature)
@@ -120,7 +120,7 @@ class Memory(nn.Module):
         """Named terms of a batch; labels (batch, height, width)."""
         ((student, teacher),) = self.bridge(mine, theirs)
         student, teacher = on_common_grid(student, teacher)
-        with off_autocast(student):
+        with full_precision(student):
             units, target = unit_positions(student).flatten(0, 1), unit_positions(teacher)
             self._remember(target, labels_at(labels, (teacher.shape[-2], teacher.shape[-1]), self.classes))
             target = target.flatten(0, 1)
@@ -153,9 +153,9 @@ def drawn_pixels(vectors: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 
 def gathered(rows: Tensor) -> Tensor:
     """Rows (n, ...) of all ranks, in the order of the ranks, n of each rank's own; (sum of n, ...)."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    if world_size() == 1:
         return rows
-    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64, device=rows.device)
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
     counts[distributed.get_rank()] = len(rows)
     distributed.all_reduce(counts)
     padded = torch.cat([rows, rows.new_zeros(int(counts.max()) - len(rows), *rows.shape[1:])])

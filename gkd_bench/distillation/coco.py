@@ -20,7 +20,8 @@ from gkd_bench.config.method_options import CocoOptions
 from gkd_bench.distillation.adversary import Opponent
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Maps, maps_of, teacher_maps
-from gkd_bench.distillation.relations import cosines, off_autocast, on_common_grid, unit_positions
+from gkd_bench.distillation.divergence import full_precision
+from gkd_bench.distillation.relations import cosines, on_common_grid, unit_positions
 from gkd_bench.networks.base import SegmentationNetwork
 
 
@@ -61,7 +62,7 @@ def cross_layer(shallow: Tensor, deep: Tensor) -> Tensor:
     Returns:
         (batch, n, n) in [-1, 1]; a position that is equally similar to all others has correlation 0.
     """
-    with off_autocast(shallow):
+    with full_precision(shallow):
         units = (unit_positions(maps) for maps in (shallow, deep))
         rows = [cosines(unit, unit) for unit in units]
         return cosines(*(F.normalize(r - r.mean(-1, keepdim=True), dim=-1, eps=1e-3) for r in rows))

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gkd_bench.config.method_options import CwdOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Bridge, maps_of, teacher_maps
+from gkd_bench.distillation.divergence import softmax_divergence
 from gkd_bench.networks.base import SegmentationNetwork
 
 
@@ -44,6 +44,5 @@ class ChannelWise(Method):
 
 def channel_divergence(target: Tensor, maps: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 KL of two networks' channels as distributions over positions; both (batch, channels, h, w); scalar in nats."""
-    log_p = F.log_softmax(target.float().flatten(2) / temperature, dim=2)
-    log_q = F.log_softmax(maps.float().flatten(2) / temperature, dim=2)
-    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
+    first, second = target.float().flatten(2), maps.float().flatten(2)
+    return temperature**2 * softmax_divergence(first, second, temperature, dim=2).mean()

@@ -12,12 +12,13 @@ softmax of the edges at a temperature, each node's edge to itself left out.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gkd_bench.distillation.divergence import full_precision, softmax_divergence
 
 GraphLoss = Literal["mse", "softmax_kl"]
 Scope = Literal["batch", "views"]
@@ -42,11 +43,6 @@ def complete_edges(vectors: Tensor, scope: Scope = "batch") -> Tensor:
         return without_diagonal(nodes @ nodes.transpose(1, 2))
 
 
-def full_precision(vectors: Tensor) -> AbstractContextManager[None]:
-    """No autocast: edges near 1 differ by less than half precision can tell, and their gradient would be noise."""
-    return torch.autocast(vectors.device.type, enabled=False)
-
-
 def unit_vectors(vectors: Tensor) -> Tensor:
     """Vectors of length 1 along the last dimension, at least float32."""
     return F.normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
@@ -62,8 +58,7 @@ def edge_loss(teacher: Tensor, student: Tensor, form: GraphLoss = "mse", tempera
     """Disagreement of two graphs with the same rows of edges, (..., edges); a scalar, 0 for equal graphs."""
     if form == "mse":
         return F.mse_loss(student, teacher)
-    log_p, log_q = (F.log_softmax(edges / temperature, dim=-1) for edges in (teacher, student))
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1).mean()
+    return softmax_divergence(teacher, student, temperature, dim=-1).mean()
 
 
 def intra_loss(teacher: Tensor, student: Tensor, form: GraphLoss = "mse", temperature: float = 0.1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Divergences between two pixel-wise predictions, averaged over batch and pixels."""
+"""Divergences between two predictions, and the precision that small differences need."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def full_precision(like: Tensor) -> torch.autocast:
+    """A block without autocast on the device of a tensor.
+
+    Edges near 1, Gram matrices and gradients of gradients differ by less than half precision can tell.
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def softmax_divergence(target: Tensor, logits: Tensor, temperature: float, dim: int) -> Tensor:
+    """KL(softmax(target / T) || softmax(logits / T)) along a dimension, which the result lacks; >= 0, in nats."""
+    log_p, log_q = (F.log_softmax(part / temperature, dim=dim) for part in (target, logits))
+    return (log_p.exp() * (log_p - log_q)).sum(dim=dim)
+
+
 def kl_divergence(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 KL(softmax(target / T) || softmax(logits / T)); both (batch, classes, ...) logits; scalar >= 0 in nats."""
-    log_p = F.log_softmax(target.float() / temperature, dim=1)
-    log_q = F.log_softmax(logits.float() / temperature, dim=1)
-    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+    return temperature**2 * softmax_divergence(target.float(), logits.float(), temperature, dim=1).mean()
 
 
 def soft_cross_entropy(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:

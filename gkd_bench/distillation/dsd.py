@@ -24,7 +24,7 @@ from gkd_bench.config.method_options import DsdOptions
 from gkd_bench.distillation.at import as_unit, attention
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import maps_of, resized, teacher_maps
-from gkd_bench.distillation.dcgd import full_precision
+from gkd_bench.distillation.divergence import full_precision
 from gkd_bench.distillation.relative import relative_error
 from gkd_bench.networks.base import SegmentationNetwork
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkd_bench.config.method_options import EmkdOptions, Tap
+from gkd_bench.distillation.at import as_unit, attention
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import labels_at, maps_of, same_size, teacher_maps
-from gkd_bench.distillation.divergence import kl_divergence
-from gkd_bench.distillation.relations import class_means, off_autocast
+from gkd_bench.distillation.divergence import full_precision, kl_divergence
+from gkd_bench.distillation.relations import class_means
 from gkd_bench.networks.base import SegmentationNetwork
 
 TAPS: tuple[Tap, Tap] = ("shallow", "deep")
@@ -56,14 +57,13 @@ class EfficientMedical(Method):
 
 def importance(student: Tensor, teacher: Tensor, power: float) -> Tensor:
     """Squared distance of two unit attention maps, mean over the batch; maps (batch, any channels, h, w), one grid."""
-    return (attention(student, power) - attention(teacher, power)).square().sum(-1).mean()
+    return (unit_attention(student, power) - unit_attention(teacher, power)).square().sum(-1).mean()
 
 
-def attention(maps: Tensor, power: float) -> Tensor:
+def unit_attention(maps: Tensor, power: float) -> Tensor:
     """(batch, channels, h, w) -> (batch, h * w) of length 1; independent of the maps' scale, which keeps powers finite."""
-    size = maps.float().abs()
-    largest = size.detach().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return F.normalize((size / largest).pow(power).mean(1).flatten(1), dim=-1, eps=1e-8)
+    largest = maps.detach().float().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return as_unit(attention(maps.float() / largest, power))
 
 
 def region_affinity(student: Tensor, teacher: Tensor, shares: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def region_affinity(student: Tensor, teacher: Tensor, shares: Tensor) -> Tensor:
         student, teacher: (batch, any channels, h, w) on one grid.
         shares: (batch, classes, h, w) class shares of the cells.
     """
-    with off_autocast(student):
+    with full_precision(student):
         (mine, there), (theirs, _) = (
             class_means(m.float().flatten(2).transpose(1, 2), shares) for m in (student, teacher)
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from gkd_bench.config.method_options import FspOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Bridge, maps_of, same_size, teacher_maps
-from gkd_bench.distillation.dcgd import full_precision
+from gkd_bench.distillation.divergence import full_precision
 from gkd_bench.distillation.relative import relative_error
 from gkd_bench.networks.base import SegmentationNetwork
 

@@ -23,8 +23,8 @@ from gkd_bench.config.method_options import GraphFlowOptions
 from gkd_bench.distillation.adversary import Opponent
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import Bridge, Maps, maps_of, teacher_maps
-from gkd_bench.distillation.divergence import kl_divergence
-from gkd_bench.distillation.relations import cosines, off_autocast, on_common_grid, unit_channels
+from gkd_bench.distillation.divergence import full_precision, kl_divergence
+from gkd_bench.distillation.relations import cosines, on_common_grid, unit_channels
 from gkd_bench.networks.base import SegmentationNetwork
 
 GRID_SIDE = 32  # channels are pictures here: their cost grows with the positions, not with the square
@@ -76,7 +76,7 @@ def vertex_flow(shallow: Tensor, deep: Tensor) -> Tensor:
 
 def edge_flow(shallow: Tensor, deep: Tensor) -> Tensor:
     """Change of the cosines of all pairs of channels, (batch, channels, channels)."""
-    with off_autocast(deep):
+    with full_precision(deep):
         before, after = (cosines(unit, unit) for unit in (unit_channels(shallow), unit_channels(deep)))
         return after - before
 

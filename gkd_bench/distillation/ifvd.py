@@ -11,15 +11,14 @@ divergence of the paper's full loss.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd_bench.config.method_options import IfvdOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import labels_at, same_size, teacher_maps
-from gkd_bench.distillation.dcgd import full_precision
-from gkd_bench.distillation.divergence import kl_divergence
+from gkd_bench.distillation.divergence import full_precision, kl_divergence
+from gkd_bench.distillation.relations import class_means, cosines
 from gkd_bench.networks.base import SegmentationNetwork
 
 EPS = 1e-6
@@ -68,7 +67,7 @@ def class_similarity(maps: Tensor, shares: Tensor) -> Tensor:
         (batch, classes, h, w) in [-1, 1], float32.
     """
     with full_precision(maps):
-        features, weights = maps.float().flatten(2), shares.flatten(2)
-        sums = torch.einsum("bcn,bkn->bkc", features, weights)
-        centres = F.normalize(sums / weights.sum(2, keepdim=True).clamp_min(EPS), dim=2, eps=EPS)
-        return torch.einsum("bkc,bcn->bkn", centres, F.normalize(features, dim=1, eps=EPS)).view_as(shares)
+        features = maps.float().flatten(2).transpose(1, 2)
+        means, _ = class_means(features, shares)
+        centres, units = (F.normalize(vectors, dim=2, eps=EPS) for vectors in (means, features))
+        return cosines(centres, units).view_as(shares)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd_bench.config.method_options import ViewKind
 from gkd_bench.distillation.bridge import resized
+from gkd_bench.distillation.divergence import softmax_divergence
 
 LONGEST_SIDE = 16
 SHORTEST = 1e-4
@@ -61,8 +61,7 @@ def class_means(vectors: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 
 def relation_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Mean over rows of KL(softmax(teacher / T) || softmax(student / T)); both (..., n), the softmax over the last dim."""
-    log_p, log_q = (F.log_softmax(rows.float() / temperature, dim=-1) for rows in (teacher, student))
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    return softmax_divergence(teacher.float(), student.float(), temperature, dim=-1).mean()
 
 
 def require_aligned(kinds: Sequence[ViewKind], method: str) -> None:
@@ -73,8 +72,3 @@ def require_aligned(kinds: Sequence[ViewKind], method: str) -> None:
             f"methods.{method}.views: {', '.join(moved)} moves pixels, and {method} compares them one by one; "
             f"use {', '.join(PIXEL_ALIGNED)}"
         )
-
-
-def off_autocast(like: Tensor) -> torch.autocast:
-    """A block without autocast on the device of a tensor."""
-    return torch.autocast(like.device.type, enabled=False)

@@ -20,8 +20,7 @@ from gkd_bench.config.method_options import SkdOptions
 from gkd_bench.distillation.adversary import Opponent
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
 from gkd_bench.distillation.bridge import teacher_maps
-from gkd_bench.distillation.dcgd import full_precision
-from gkd_bench.distillation.divergence import kl_divergence
+from gkd_bench.distillation.divergence import full_precision, kl_divergence
 from gkd_bench.networks.base import SegmentationNetwork
 
 EPS = 1e-6

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from gkd_bench.config.method_options import ViewKind, XdedOptions
 from gkd_bench.distillation.base import Batch, Guides, Method, StudentOutput
-from gkd_bench.distillation.divergence import kl_divergence
+from gkd_bench.distillation.divergence import full_precision, kl_divergence, softmax_divergence
 from gkd_bench.distillation.relations import require_aligned
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.networks.norm import view_statistics
@@ -73,10 +73,8 @@ def ensemble_loss(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     pixels = logits.float().movedim(1, -1).flatten(0, -2)
     members = F.one_hot(labels.flatten(), classes).float()
     counts = members.sum(0)
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+    with torch.no_grad(), full_precision(logits):
         ensembles = members.T @ pixels / counts.clamp_min(1.0)[:, None]
-    log_p = F.log_softmax(ensembles / temperature, dim=-1)[labels.flatten()]
-    log_q = F.log_softmax(pixels / temperature, dim=-1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    divergence = softmax_divergence(ensembles[labels.flatten()], pixels, temperature, dim=-1)
     share = (members / counts.clamp_min(1.0)).sum(-1) / (counts > 0).sum()
     return temperature**2 * (share * divergence).sum()

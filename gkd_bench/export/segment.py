@@ -199,16 +199,10 @@ def _write(found: Prediction, wanted: Wanted, name: str) -> None:
     parts = {"_overlay": draw_overlay(found.rgb, found.mask)}
     if wanted.probability:
         levels = np.asarray(np.rint(found.probability * 65535.0), np.uint16)
-        replace_file(wanted.output / f"{name}_probability.png", _png16(levels))
+        replace_file(wanted.output / f"{name}_probability.png", encode_png(levels))
     parts["_mask"] = found.mask.astype(np.uint8) * np.uint8(255)
     for end, picture in parts.items():
         replace_file(wanted.output / f"{name}{end}.png", encode_png(picture))
-
-
-def _png16(levels: NDArray[np.uint16]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(levels).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _row(path: Path, found: Prediction, seconds: float) -> tuple[str, ...]:

@@ -101,8 +101,8 @@ def legend_strip(width: int) -> Picture:
     return strip
 
 
-def encode_png(picture: Picture) -> bytes:
-    """A (height, width) grey or (height, width, 3) RGB uint8 picture as PNG; equal pictures give equal bytes."""
+def encode_png(picture: Picture | NDArray[np.uint16]) -> bytes:
+    """A (height, width) grey or (height, width, 3) RGB picture of 8 or 16 bits as PNG; equal pictures give equal bytes."""
     pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     done, buffer = cv2.imencode(".png", pixels)
     if not done:

@@ -34,7 +34,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Features (batch, channels, height, width) -> the same, normalised per channel."""
         if not self.training:
             return super().forward(input)
-        if _world_size() > 1:
+        if world_size() > 1:
             return self._synchronised(input)
         if input.numel() == input.shape[1]:
             return F.batch_norm(
@@ -133,7 +133,8 @@ def view_statistics(module: nn.Module, choice: str) -> AbstractContextManager[No
     return frozen_statistics(module) if choice == "frozen" else nullcontext()
 
 
-def _world_size() -> int:
+def world_size() -> int:
+    """Processes that train together; 1 without torch.distributed."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 

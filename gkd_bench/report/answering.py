@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from gkd_bench.config.method_options import SILENT_RATIO
 from gkd_bench.report import comparison
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.evidence import SIGNIFICANT, Evidence
@@ -20,7 +21,7 @@ from gkd_bench.report.names import (
     metric_title,
 )  # fmt: skip
 from gkd_bench.report.overall import overall_cell
-from gkd_bench.report.pulls import SILENT, silent_rows
+from gkd_bench.report.pulls import silent_rows
 from gkd_bench.report.rows import MANY, is_adapted, is_distilled, kind_of, student_of
 
 _TESTED = f"paired tests over subjects, Holm, p < {SIGNIFICANT:g}"
@@ -105,7 +106,7 @@ def _silent(records: SweepRecords) -> Iterator[str]:
             for name, text in rows.items()
         ]
         yield (
-            f"Silent losses, whose gradient is below {SILENT:g} of cross-entropy's and teaches nothing: {listed(texts)}."
+            f"Silent losses, whose gradient is below {SILENT_RATIO:g} of cross-entropy's and teaches nothing: {listed(texts)}."
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from gkd_bench.config.method_options import SILENT_RATIO
 from gkd_bench.report.captions import sentences
 from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import counted, method_title, span, words
-from gkd_bench.report.pulls import SILENT, Term, loss_terms, pull_cell, verdict, weakest_cell
+from gkd_bench.report.pulls import Term, loss_terms, pull_cell, verdict, weakest_cell
 from gkd_bench.report.rows import (
     REMEDY_TITLES,
     base_of,
@@ -23,7 +24,7 @@ from gkd_bench.report.rows import (
 
 PULL_WORDS = (
     "Pull: the largest gradient norm among a row's loss terms, weight included, over that of cross-entropy, mean over sources "
-    f"and seeds; ! a term of the row is silent, below {SILENT:g} of cross-entropy without its weight"
+    f"and seeds; ! a term of the row is silent, below {SILENT_RATIO:g} of cross-entropy without its weight"
 )
 
 
@@ -86,7 +87,7 @@ def terms_table(records: SweepRecords) -> Table:
     ]
     caption = sentences(
         "Norm of every term's gradient over that of cross-entropy, mean over the epochs of a training, then over sources and seeds",
-        f"! silent, below {SILENT:g} without its weight",
+        f"! silent, below {SILENT_RATIO:g} without its weight",
         "Cosine: ± half width of the 95 % t interval; above zero: pulls the same way as cross-entropy, below: against it",
         "Where gradients are balanced, the weight is what the term is scaled to",
     )

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from gkd_bench.config.method_options import SILENT_RATIO
 from gkd_bench.report.cells import Cell, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import counted, listed, words
 from gkd_bench.report.rows import options_of
 
-SILENT = 1e-3
-"""Gradient ratio below which a term teaches nothing; the training's own health check warns there."""
 _RATIO, _COSINE = "gradient ratio ", "gradient cosine "
 Measured = Mapping[tuple[str, str], float]
 """(training, check) -> value"""
@@ -55,12 +54,12 @@ class Term:
     @property
     def is_silent(self) -> bool:
         """Whether the term teaches nothing on average over its trainings."""
-        return bool(self.ratios) and sum(self.ratios) / len(self.ratios) < SILENT
+        return bool(self.ratios) and sum(self.ratios) / len(self.ratios) < SILENT_RATIO
 
     @property
     def silent_runs(self) -> int:
         """Trainings in which it taught nothing."""
-        return sum(ratio < SILENT for ratio in self.ratios)
+        return sum(ratio < SILENT_RATIO for ratio in self.ratios)
 
     @property
     def weight_words(self) -> str:
@@ -166,5 +165,5 @@ def _weight(records: SweepRecords, method: str, model: str, term: str) -> float:
 def _pull(records: SweepRecords, model: str, weight: float, ratio: float) -> float:
     """Weighted ratio of one training. A balanced one scales every term that pulls at all to the norm it is told."""
     stage = records.origin.settings.get(model, {}).get("distill", {})
-    balanced = stage.get("balance") == "gradient_norm" and ratio >= SILENT
+    balanced = stage.get("balance") == "gradient_norm" and ratio >= SILENT_RATIO
     return weight * (float(stage.get("balance_target", 1.0)) if balanced else ratio)

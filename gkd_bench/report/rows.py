@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from gkd_bench.config.method_options import METHOD_OPTIONS, MethodOptions
+from gkd_bench.config.method_options import METHOD_OPTIONS, MethodOptions, Remedy
 from gkd_bench.report.cells import Cell
 from gkd_bench.report.frame import SweepRecords, is_other_student
 from gkd_bench.report.names import ALONE, KD, REFERENCES, TEACHER, listed, method_title
@@ -14,8 +14,7 @@ from gkd_bench.report.render import MARKS
 Kind = Literal["reference", "control", "method", "variant"]
 MANY = 6
 """Rows of methods up to which tables give every method a column, and figures a line of its own."""
-REMEDIES = ("photometric", "style", "swa", "bn_adapt")
-REMEDY_TITLES = {
+REMEDY_TITLES: dict[Remedy, str] = {
     "photometric": "strong photometric augmentation",
     "style": "style augmentation",
     "swa": "weight averaging",
@@ -91,7 +90,7 @@ def alone_of(records: SweepRecords, method: str) -> str | None:
     return counterpart(records, ALONE, method)
 
 
-def remedies_of(records: SweepRecords, method: str) -> tuple[str, ...]:
+def remedies_of(records: SweepRecords, method: str) -> tuple[Remedy, ...]:
     """Generalisation baselines that a row is combined with, as its trainings' settings say, or its variant where they do not."""
     found = set(_entry(records, method).get("set", {}).get("remedies", ()))
     for model in records.models.get(method, ()):
@@ -99,7 +98,7 @@ def remedies_of(records: SweepRecords, method: str) -> tuple[str, ...]:
         found |= {name for name in ("style", "swa") if settings.get(name)}
         found |= {"photometric"} if _is_strong(settings) and not any(map(_is_strong, _before(records))) else set()
         found |= {"bn_adapt"} if settings.get("adapt") else set()
-    return tuple(name for name in REMEDIES if name in found)
+    return tuple(name for name in REMEDY_TITLES if name in found)
 
 
 def is_adapted(records: SweepRecords, method: str) -> bool:

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from gkd_bench.networks.norm import world_size
 
 
 def is_distributed() -> bool:
     """Whether several processes run this stage together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return world_size() > 1
 
 
 def _device() -> torch.device:
@@ -43,3 +46,12 @@ def gather(items: Sequence[Any]) -> list[Any]:
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, list(items))
     return [item for part in parts for item in part]
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the ranks; a parameter without gradient has none on any rank."""
+    if not is_distributed():
+        return
+    for gradient in (p.grad for p in parameters if p.grad is not None):
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()

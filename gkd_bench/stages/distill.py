@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gkd_bench.config.method_options import METHOD_OPTIONS, MethodOptions
+from gkd_bench.config.method_options import METHOD_OPTIONS, SILENT_RATIO, MethodOptions
 from gkd_bench.config.schema import DistillStage
 from gkd_bench.data.augment import Rows, make_views, step_generator
 from gkd_bench.data.tiles import TileSampler
@@ -30,7 +30,6 @@ from gkd_bench.store.artefacts import Draft
 
 VIEW_STREAM = 10
 METHOD_STREAM = 13
-SILENT_RATIO = 1e-3
 HEALTH_TILES = 32
 
 
@@ -96,7 +95,7 @@ def run_distill(context: StageContext) -> Draft:
     task = distill_task(context, stage, student, method, sampler)
     trained = Loop(task, stage, context).run()
     if task.average:
-        trained = averaged(context, stage, student, task, trained)
+        trained = averaged(context, stage, student, task, sampler, trained)
     records = [
         *term_health(trained.history, method.weights()),
         *view_health(context, student, method, sampler),
@@ -128,12 +127,20 @@ def distill_task(
 
 
 def averaged(
-    context: StageContext, stage: DistillStage, student: SegmentationNetwork, task: Task, trained: Trained
+    context: StageContext,
+    stage: DistillStage,
+    student: SegmentationNetwork,
+    task: Task,
+    sampler: TileSampler,
+    trained: Trained,
 ) -> Trained:
     """The student with the averaged weights, batch statistics of its own, and the validation Dice it has with them."""
     assert task.average is not None
     student.load_state_dict(task.average.weights(), strict=False)
-    refresh_statistics(student, lambda step: task.draw(step).images, stage.epoch_steps)
+    rows = Rows(stage.batch, context.place.rank, context.place.workers)
+    refresh_statistics(
+        student, lambda step: sampler.draw(step, rows.batch, rows.rank, rows.workers).images, stage.epoch_steps
+    )
     student.eval()
     with torch.no_grad():
         metrics = mean_over_ranks(task.validate())

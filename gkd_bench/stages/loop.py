@@ -195,9 +195,8 @@ class Loop:
         seed_step(self.context.node.seed, step, self.context.place.rank)
         with frozen_statistics(task.module):
             terms = task.module(task.draw(step))
-        kept = [
-            p for p in task.kept.parameters() if p.requires_grad
-        ]  # a term that trains its projection only is silent
+        # of the kept module alone: a term that trains nothing but its own projection is silent
+        kept = [parameter for parameter in task.kept.parameters() if parameter.requires_grad]
         report = mean_over_ranks(gradient_report(terms, task.main, kept))
         self._gradients = report
         if task.balance is not None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from gkd_bench.distillation.adversary import Opponent
-from gkd_bench.stages.collective import is_distributed
+from gkd_bench.stages.collective import average_gradients
 
 BETAS = (0.0, 0.9)  # of WGAN-GP (Gulrajani et al. 2017, algorithm 1)
 
@@ -38,12 +35,3 @@ class OpponentStep:
         average_gradients(self.parameters)
         self.optimiser.step()
         return loss.detach()
-
-
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks; a parameter without gradient has none on any rank."""
-    if not is_distributed():
-        return
-    for gradient in (p.grad for p in parameters if p.grad is not None):
-        dist.all_reduce(gradient)
-        gradient /= dist.get_world_size()

@@ -7,13 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from gkd_bench.data.cache import SourceImages, require_source
-from gkd_bench.data.windows import slide, window_starts
+from gkd_bench.data.windows import slide
 from gkd_bench.metrics.overlap import score_image
 from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
 from gkd_bench.stages.collective import gather
 from gkd_bench.stages.context import StageContext
-
-__all__ = ["predict", "validation_dice", "window_starts"]
 
 
 @torch.no_grad()

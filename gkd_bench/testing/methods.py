@@ -21,6 +21,7 @@ from gkd_bench.networks.alignment import AlignmentNetwork
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.networks.build import seeded
 from gkd_bench.networks.norm import frozen_statistics
+from gkd_bench.testing.run import run_checks
 
 TILE, VECTOR = 32, 32
 """Side of the square tiles, and length of the alignment networks' vectors."""
@@ -84,15 +85,7 @@ def check_method(
         AssertionError: one line for each check that failed.
     """
     case = MethodCase(kind, options, guides_of(teacher, student), student.train())
-    failed = []
-    for check in METHOD_CHECKS:
-        try:
-            check(case)
-        except Exception as error:
-            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            failed.append(f"  {check.__name__}: {what}")
-    if failed:
-        raise AssertionError("\n".join([f"{len(failed)} of {len(METHOD_CHECKS)} checks failed:", *failed]))
+    run_checks(METHOD_CHECKS, case)
 
 
 def guides_of(teacher: SegmentationNetwork, student: SegmentationNetwork) -> Guides:

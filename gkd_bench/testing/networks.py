@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gkd_bench.networks.base import SegmentationNetwork, count_parameters
 from gkd_bench.networks.build import seeded
 from gkd_bench.networks.contract import contract_problems
+from gkd_bench.testing.run import run_checks
 
 SIZES = ((37, 53), (2, 3), (96, 96))
 """(height, width) of the images every network must take: odd ones, tiny ones, and a usual tile."""
@@ -46,15 +47,7 @@ def check_network(build: Build, width: float = 1.0) -> None:
     Raises:
         AssertionError: one line for each check that failed.
     """
-    failed = []
-    for check in NETWORK_CHECKS:
-        try:
-            check(build, width)
-        except Exception as error:
-            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            failed.append(f"  {check.__name__}: {what}")
-    if failed:
-        raise AssertionError("\n".join([f"{len(failed)} of {len(NETWORK_CHECKS)} checks failed:", *failed]))
+    run_checks(NETWORK_CHECKS, build, width)
 
 
 # ---------------------------------------------------------------- shapes

@@ -170,6 +170,7 @@ class TwoRanks:
 def test_ranks_with_different_numbers_of_rows_fill_the_same_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = TwoRanks()
     monkeypatch.setattr(cirkd, "distributed", ranks)
+    monkeypatch.setattr(cirkd, "world_size", ranks.get_world_size)
 
     def fill(rank: int) -> list[float]:
         ranks.here.rank = rank

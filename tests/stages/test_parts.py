@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gkd_bench.data.windows import window_starts
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages import checks
 from gkd_bench.stages.numerics import derived_seed, reproducible
-from gkd_bench.stages.predict import predict, window_starts
+from gkd_bench.stages.predict import predict
 from gkd_bench.stages.probe import gradient_report
 from gkd_bench.stages.schedule import learning_rate_factor, warm_up
 
