@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gkd_bench.config.block import merge
+from gkd_bench.config.method_options import moved_pixels
 from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
 from gkd_bench.config.reader import Path
 from gkd_bench.config.schema import AlignmentWeights, Budget, Choice, Pool, Range, Sweep
@@ -219,6 +220,15 @@ def _gkd(sweep: Sweep) -> Iterator[Problem]:
         yield Problem(("stages", "alignment", "weights"), text, reads=(*ALIGNMENT_WEIGHTS, ("methods", "gkd")))
 
 
+def _views(sweep: Sweep) -> Iterator[Problem]:
+    for name, options in sweep.methods.chosen().items():
+        base = sweep.methods.base_of(name)
+        wrong = moved_pixels(options.views, base) if options.compares_pixels else None  # type: ignore[attr-defined]
+        path: Path = ("methods", name) if name == base else ("methods", "variants", name, "set")
+        if wrong and (name == base or "views" in sweep.methods.variants[name].set):
+            yield Problem((*path, "views"), wrong)
+
+
 def _variants(sweep: Sweep) -> Iterator[Problem]:
     for name, variant in sweep.methods.variants.items():
         path: Path = ("methods", "variants", name)
@@ -383,6 +393,7 @@ CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
     _cached_tiles,
     _batches,
     _gkd,
+    _views,
     _variants,
     _spaces,
     _objectives,

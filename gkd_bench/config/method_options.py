@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -9,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from gkd_bench.config.block import Block, Fraction
 
 ViewKind = Literal["hflip", "vflip", "rot90", "photometric", "noise_blur", "strong"]
+PIXEL_ALIGNED: tuple[ViewKind, ...] = ("photometric", "noise_blur", "strong")
 GuideName = Literal["teacher", "tan", "san"]
 Tap = Literal["shallow", "bottleneck", "deep"]
 Statistics = Literal["frozen", "updated"]
@@ -27,6 +29,14 @@ OURS = "our choice"
 OURS_MEASURED = "our measurement"
 
 
+def moved_pixels(kinds: Sequence[ViewKind], method: str) -> str | None:
+    """What is wrong with views for a method that compares them pixel by pixel; none where nothing is."""
+    moved = sorted(set(kinds) - set(PIXEL_ALIGNED))
+    if not moved:
+        return None
+    return f"{', '.join(moved)} moves pixels, and {method} compares them one by one; use {', '.join(PIXEL_ALIGNED)}"
+
+
 class MethodOptions(Block):
     """Base of the options of a method.
 
@@ -37,6 +47,7 @@ class MethodOptions(Block):
         paper: authors and year.
         port: what differs from the published method where that was made for another setting; else empty.
         default_from: where the default weights come from.
+        compares_pixels: whether its ``views`` are compared pixel by pixel, so that none of them may move pixels.
     """
 
     guides: ClassVar[tuple[GuideName, ...]] = ()
@@ -45,6 +56,7 @@ class MethodOptions(Block):
     paper: ClassVar[str] = ""
     port: ClassVar[str] = ""
     default_from: ClassVar[str] = OURS
+    compares_pixels: ClassVar[bool] = False
 
     remedies: tuple[Remedy, ...] = Field((), description="generalisation baselines combined with the method")
 
@@ -262,6 +274,7 @@ class XdedOptions(TeacherOptions):
     """XDED: predictions of all styles of a class are pulled to their ensemble."""
 
     terms: ClassVar[dict[str, str]] = {"ensemble": "weight", "pixel": "pixel"}
+    compares_pixels: ClassVar[bool] = True
     title: ClassVar[str] = "XDED"
     paper: ClassVar[str] = "Lee et al. 2022"
     port: ClassVar[str] = (
@@ -283,6 +296,7 @@ class CcdistillOptions(TeacherOptions):
     """CCDistill: content and style differences between pairs of views of one image."""
 
     terms: ClassVar[dict[str, str]] = {"content": "content", "style": "style"}
+    compares_pixels: ClassVar[bool] = True
     title: ClassVar[str] = "CCDistill"
     paper: ClassVar[str] = "Gao et al. 2022"
     port: ClassVar[str] = (
@@ -299,6 +313,7 @@ class DigaOptions(TeacherOptions):
     """DiGA's warm-up: symmetric distillation between clean and augmented views."""
 
     terms: ClassVar[dict[str, str]] = {"forward": "forward", "backward": "backward"}
+    compares_pixels: ClassVar[bool] = True
     title: ClassVar[str] = "DiGA"
     paper: ClassVar[str] = "Shen et al. 2023"
     port: ClassVar[str] = (

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd_bench.config.method_options import ViewKind
+from gkd_bench.config.method_options import ViewKind, moved_pixels
 from gkd_bench.distillation.bridge import resized
 from gkd_bench.distillation.divergence import softmax_divergence
 
 LONGEST_SIDE = 16
 SHORTEST = 1e-4
-PIXEL_ALIGNED: tuple[ViewKind, ...] = ("photometric", "noise_blur", "strong")
 
 
 def on_common_grid(*maps: Tensor, longest: int = LONGEST_SIDE) -> tuple[Tensor, ...]:
@@ -66,9 +65,5 @@ def relation_divergence(teacher: Tensor, student: Tensor, temperature: float) ->
 
 def require_aligned(kinds: Sequence[ViewKind], method: str) -> None:
     """Refuse view kinds that move pixels. Raises ValueError naming the option."""
-    moved = sorted(set(kinds) - set(PIXEL_ALIGNED))
-    if moved:
-        raise ValueError(
-            f"methods.{method}.views: {', '.join(moved)} moves pixels, and {method} compares them one by one; "
-            f"use {', '.join(PIXEL_ALIGNED)}"
-        )
+    if wrong := moved_pixels(kinds, method):
+        raise ValueError(f"methods.{method}.views: {wrong}")

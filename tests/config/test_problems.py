@@ -224,6 +224,14 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         {"methods": {"gkd": {"remedies": ["styl"]}}},
         "methods.gkd.remedies.0: must be 'photometric', 'style', 'swa' or 'bn_adapt', found 'styl'",
     ),
+    "geometric views for a method that compares pixels": (
+        {"methods": {"diga": {"views": ["strong", "vflip"]}}},
+        "methods.diga.views: vflip moves pixels, and diga compares them one by one; use photometric, noise_blur, strong",
+    ),
+    "geometric views for a variant of it": (
+        {"methods": {"xded": {}, "variants": {"xded_turned": {"of": "xded", "set": {"views": ["rot90"]}}}}},
+        "methods.variants.xded_turned.set.views: rot90 moves pixels",
+    ),
     "search of remedies": (
         {
             "methods": {"gkd": {}},
