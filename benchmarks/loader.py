@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.config.schema import Augment, Prepare
 from gkd_bench.data.prepare import prepare_domain
 from gkd_bench.data.tiles import TileBatch, TileSampler
@@ -57,7 +58,7 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
 
 def prepared_sampler(options: argparse.Namespace) -> TileSampler:
     with tempfile.TemporaryDirectory() as cache:
-        domain = prepare_domain(options.domain, options.root, Prepare(), Path(cache))
+        domain = prepare_domain(options.domain, Catalogue(options.root), Path(cache))
         augment = Augment(photometric=options.photometric)
         return TileSampler(domain.source_splits().train, options.tile, options.device, augment=augment)
 

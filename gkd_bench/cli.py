@@ -15,7 +15,7 @@ from gkd_bench.errors import ConfigError, GkdBenchError
 from gkd_bench.registry import DOMAINS
 
 if TYPE_CHECKING:
-    from gkd_bench.config.schema import Prepare
+    from gkd_bench.data.catalogue import Catalogue
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -49,6 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gkd-bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("sweep", help="run a sweep file: train, search, score, report", add_help=False)
+    _add_data(commands)
+    _add_report(commands)
+    _add_dashboard(commands)
+    _add_export(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _add_data(commands: Commands) -> None:
     data = commands.add_parser("data", help="look at the data sets").add_subparsers(
         dest="data_command", required=True, metavar="COMMAND"
     )
@@ -58,11 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--domains", nargs="+", metavar="NAME", help=f"instead of a file: {', '.join(DOMAINS)}")
     check.add_argument("--root", type=Path, help="folder of the data sets (default: the file's, or GKD_DATA_ROOT)")
     check.add_argument("--out", type=Path, default=Path("results/data_check"), help="folder for the pictures")
-    _add_report(commands)
-    _add_dashboard(commands)
-    _add_export(commands)
-    _add_predict(commands)
-    return parser
+    init = data.add_parser("init", help="look at a folder of your own data and write the block that reads it")
+    init.add_argument("folder", metavar="FOLDER", type=Path, help="folder with images and masks")
+    init.add_argument("--name", help="name of the domain (default: from the folder's name)")
+    init.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a whole sweep file there, instead of printing the block"
+    )
+    unpack = data.add_parser(
+        "unpack", help="unpack a downloaded archive, or nothing of it if anything is wrong with it"
+    )
+    unpack.add_argument("archive", metavar="ARCHIVE", type=Path, help="a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz file")
+    unpack.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to unpack into")
 
 
 def _add_report(commands: Commands) -> None:
@@ -164,35 +179,65 @@ def _dashboard(options: argparse.Namespace) -> int:
     )
 
 
+def _data(options: argparse.Namespace) -> int:
+    return DATA_COMMANDS[options.data_command](options)
+
+
+def _init_data(options: argparse.Namespace) -> int:
+    """``gkd-bench data init``: prints the block, or writes a sweep file that is not there yet."""
+    from gkd_bench.data.look import look
+    from gkd_bench.data.look_text import block_text, sweep_text
+
+    if options.out is None:
+        print(block_text(look(options.folder, options.name)), end="")
+        return 0
+    if options.out.exists():
+        raise ConfigError([f"--out: {options.out} is there already; give another name"], "the command line")
+    text = sweep_text(look(options.folder, options.name), options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text, encoding="utf-8")
+    print(f"wrote {options.out}: go through the lines with 'check this', then `gkd-bench data check {options.out}`")
+    return 0
+
+
+def _unpack_data(options: argparse.Namespace) -> int:
+    """``gkd-bench data unpack``."""
+    from gkd_bench.data.unpack import unpack
+
+    print(f"unpacked {unpack(options.archive, options.to)} files into {options.to}")
+    return 0
+
+
 def _check_data(options: argparse.Namespace) -> int:
     """``gkd-bench data check``: the exit code is 2 when a domain cannot be used."""
-    names, root, settings = _what_to_check(options)
-    unknown = [name for name in names if name not in DOMAINS]
+    names, catalogue = _what_to_check(options)
+    unknown = [name for name in names if name not in DOMAINS and name not in catalogue.folders]
     if unknown:
         from gkd_bench.config.problems import not_one_of
 
-        lines = [f"--domains: {not_one_of(name, 'domain', list(DOMAINS))}" for name in unknown]
+        known = [*DOMAINS, *catalogue.folders]
+        lines = [f"--domains: {not_one_of(name, 'domain', known)}" for name in unknown]
         raise ConfigError(lines, "the command line")
     from gkd_bench.data.check import check_domains
 
-    report = check_domains(names, root, settings, options.out)
+    report = check_domains(names, catalogue, options.out)
     print(report.text())
     return 0 if report.ok else EXIT_ERROR
 
 
-def _what_to_check(options: argparse.Namespace) -> tuple[Sequence[str], Path | None, Prepare]:
-    """Domains, their folder and their preparation: from the sweep file, or names with the default preparation."""
+def _what_to_check(options: argparse.Namespace) -> tuple[Sequence[str], Catalogue]:
+    """Domains and their catalogue: from the sweep file, or names with the default preparation."""
     from gkd_bench.config.load import load_sweep
-    from gkd_bench.config.schema import Prepare
+    from gkd_bench.data.catalogue import Catalogue
 
     if options.file is not None:
         overrides = [f"data.root={json.dumps(str(options.root))}"] if options.root else []
-        data = load_sweep(options.file, options.profile, overrides).sweep.data
-        return options.domains or data.domains, Path(data.root) if data.root else None, data.prepare
+        sweep = load_sweep(options.file, options.profile, overrides).sweep
+        return options.domains or sweep.data.domains, Catalogue.of(sweep.data, sweep.classes)
     if not options.domains:
         raise ConfigError(["give a sweep file, or --domains NAME ..."], "the command line")
     root = options.root or os.environ.get("GKD_DATA_ROOT")
-    return options.domains, Path(root) if root else None, Prepare()
+    return options.domains, Catalogue(Path(root) if root else None)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -229,8 +274,13 @@ def _predict(options: argparse.Namespace) -> int:
     return EXIT_SOME_FAILED if problems else 0
 
 
+DATA_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": _check_data,
+    "init": _init_data,
+    "unpack": _unpack_data,
+}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "data": _check_data,
+    "data": _data,
     "report": _report,
     "dashboard": _dashboard,
     "export": _export,

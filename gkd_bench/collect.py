@@ -26,7 +26,13 @@ TRIAL_RECORDS = ("candidate", "image", "pooled", "fsd")
 """What is kept of a trial beside its epochs: enough to compare selection rules."""
 
 
-def collect(sweep: Sweep, store: Store, result: SweepResult, missing: Mapping[str, str]) -> list[Record]:
+def collect(
+    sweep: Sweep,
+    store: Store,
+    result: SweepResult,
+    missing: Mapping[str, str],
+    statements: Sequence[Mapping[str, Any]] = (),
+) -> list[Record]:
     """All records of a sweep. Stages that failed have none; domains that are missing are named.
 
     Args:
@@ -34,6 +40,7 @@ def collect(sweep: Sweep, store: Store, result: SweepResult, missing: Mapping[st
         store: artefacts.
         result: what was asked for.
         missing: domain -> why it was left out.
+        statements: records of the domains themselves.
     """
     records: list[Record] = []
     for node in (*result.models.nodes, *result.scores.nodes):
@@ -41,10 +48,14 @@ def collect(sweep: Sweep, store: Store, result: SweepResult, missing: Mapping[st
     for study in result.studies:
         for trial in study.trials:
             records += trial_records(sweep, store, study, trial)
-    return records + [
-        {"schema": SCHEMA_VERSION, "record": "missing", "sweep": sweep.name, "domain": name, "reason": reason}
-        for name, reason in missing.items()
-    ]
+    return (
+        records
+        + [
+            {"schema": SCHEMA_VERSION, "record": "missing", "sweep": sweep.name, "domain": name, "reason": reason}
+            for name, reason in missing.items()
+        ]
+        + [{"schema": SCHEMA_VERSION, "sweep": sweep.name, **statement} for statement in statements]
+    )
 
 
 def node_records(sweep: Sweep, store: Store, node: StageNode, trial: int | None = None) -> list[Record]:

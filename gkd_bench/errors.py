@@ -29,7 +29,7 @@ class DataError(GkdBenchError):
 
     Args:
         problems: one line per file or subject.
-        domain: name of the domain.
+        domain: name of the domain; empty where files are not known to be of one.
         advice: where the data set is officially obtained, its terms, and what to do.
     """
 
@@ -37,7 +37,8 @@ class DataError(GkdBenchError):
         self.problems = tuple(problems)
         self.domain = domain
         self.advice = advice
-        head = f"domain {domain}: {len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        where = f"domain {domain}: " if domain else ""
+        head = f"{where}{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
         super().__init__("\n".join([head, *(f"  {line}" for line in self.problems), *([advice] if advice else [])]))
 
 

@@ -17,7 +17,7 @@ STAGE_VERSIONS: dict[StageKind, int] = {
     "alignment": 2,
     "distill": 3,
     "stress": 1,
-    "evaluate": 4,
+    "evaluate": 5,
     "efficiency": 1,
 }
 """Raised by hand when a stage's code changes what it computes; part of every key."""
@@ -51,10 +51,18 @@ def graph(nodes: Iterable[StageNode]) -> Graph:
     return Graph(tuple(found.values()))
 
 
-def described(network: Network) -> dict[str, Any]:
-    """A network as stage settings; one from another package with its version, so that a new one is trained anew."""
+def described(network: Network, channels: int = 1, classes: int = 1) -> dict[str, Any]:
+    """A network as stage settings; one from another package with its version, so that a new one is trained anew.
+
+    Args:
+        network: the network.
+        channels: of its input.
+        classes: foreground classes it tells apart.
+    """
     provider = NETWORKS.provider(network.name)
-    return network.model_dump() | ({"provider": provider} if provider else {})
+    settings = network.model_dump() | ({"provider": provider} if provider else {})
+    settings |= {"in_channels": channels} if channels != 1 else {}
+    return settings | ({"classes": classes + 1} if classes != 1 else {})
 
 
 class Planner:
@@ -95,13 +103,13 @@ class Planner:
     def teacher(self, source: str, seed: int) -> StageNode:
         """The teacher of a source and seed."""
         stages, networks = self.sweep.stages, self.sweep.networks
-        settings = {"network": described(networks.teacher), "training": stages.teacher.model_dump()}
+        settings = {"network": self._described(networks.teacher), "training": stages.teacher.model_dump()}
         return self._node("teacher", source, seed, settings, {}, {"method": "teacher"})
 
     def baseline(self, source: str, seed: int) -> StageNode:
         """The student alone, before any distillation: host of SAN and start of every method."""
         stages, networks = self.sweep.stages, self.sweep.networks
-        settings = {"network": described(networks.student), "training": stages.baseline.model_dump()}
+        settings = {"network": self._described(networks.student), "training": stages.baseline.model_dump()}
         return self._node("baseline", source, seed, settings, {}, {"method": "baseline"})
 
     def semantic(self, source: str, seed: int) -> StageNode:
@@ -131,7 +139,7 @@ class Planner:
         """The student trained under a method, with the sweep's options; remedies of test time are no part of it."""
         options: MethodOptions = self.sweep.methods.chosen()[method]
         settings: dict[str, Any] = {
-            "network": described(self.sweep.networks.student),
+            "network": self._described(self.sweep.networks.student),
             "method": self.sweep.methods.base_of(method),
             "options": options.model_dump(mode="json", exclude={"remedies"}),
             "distill": self.sweep.stages.distill.model_dump(),
@@ -166,6 +174,7 @@ class Planner:
                 guides = self.guides(source, seed)
                 inputs |= {"teacher": guides["teacher"].key, "tan": guides["tan"].key}
         settings = {"evaluate": self.sweep.stages.evaluate.model_dump(), **self._adaptation(model)}
+        settings |= {"everyone": True} if target in self.sweep.pairs.everyone else {}
         labels = {"method": model.labels["method"], "target": target, "model": model.kind}
         return self._node("evaluate", source, seed, settings, inputs, labels, target)
 
@@ -180,11 +189,15 @@ class Planner:
         """What the teacher or the student costs, ``title`` in tables; the same for every source and seed."""
         network: Network = getattr(self.sweep.networks, role)
         settings = {
-            "network": described(network),
+            "network": self._described(network),
             "efficiency": self.sweep.stages.efficiency.model_dump(),
             "role": title or role,
         }
         return self._node("efficiency", None, 0, settings, {}, {"method": title or role})
+
+    def _described(self, network: Network) -> dict[str, Any]:
+        """A network as stage settings, with what the sweep's images and classes ask of it."""
+        return described(network, self.sweep.channels, len(self.sweep.classes))
 
     def _adaptation(self, model: StageNode) -> dict[str, str]:
         """What is done to a trained network at test time, if its method asks for it."""
@@ -219,6 +232,10 @@ class Planner:
         common["numerics"] = {"precision": sweep.compute.precision, **numerics}
         if kind in TRAINED_KINDS:
             common["augment"] = sweep.augment.model_dump()
+            if sweep.data.sampling != "centred":
+                common["sampling"] = sweep.data.sampling
+        if len(sweep.classes) > 1:
+            common["classes"] = list(sweep.classes)
         data = {"source": self.references[source]} if source else {}
         data |= {"target": self.references[target]} if target else {}
         data |= {"stress": self.banks[source]} if source and kind == "stress" else {}

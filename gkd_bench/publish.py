@@ -52,6 +52,7 @@ def publish(
     origin: Origin,
     missing: Mapping[str, str],
     console: Console,
+    statements: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Keep a sweep's records, and write and show everything they say. Trains nothing; can be repeated at any time.
 
@@ -62,8 +63,9 @@ def publish(
         origin: where it comes from.
         missing: domain -> why it was left out.
         console: where the tables are shown.
+        statements: records of the domains themselves.
     """
-    found = collect(sweep, store, result, missing)
+    found = collect(sweep, store, result, missing, statements)
     if not any(record["record"] == "cost" for record in found):
         console.print("No stage has finished: there is nothing to report.")
         return

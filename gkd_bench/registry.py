@@ -129,8 +129,45 @@ DOMAINS = Registry(
         "phantom_clear": "gkd_bench.data.readers.phantom:PhantomClear",
         "phantom_dim": "gkd_bench.data.readers.phantom:PhantomDim",
         "phantom_warm": "gkd_bench.data.readers.phantom:PhantomWarm",
+        "chaos_ct": "gkd_bench.data.readers.chaos:ChaosCt",
+        "chaos_mr": "gkd_bench.data.readers.chaos:ChaosMr",
+        "chaos_mr_t1_out": "gkd_bench.data.readers.chaos:ChaosMrT1Out",
+        "chaos_mr_t2": "gkd_bench.data.readers.chaos:ChaosMrT2",
+        "lits": "gkd_bench.data.readers.lits:Lits",
+        "ircadb": "gkd_bench.data.readers.ircadb:Ircadb",
+        "lits_slices": "gkd_bench.data.readers.slices:LitsSlices",
+        "chaos_ct_slices": "gkd_bench.data.readers.slices:ChaosCtSlices",
+        "chaos_mr_slices": "gkd_bench.data.readers.slices:ChaosMrSlices",
+        "chaos_mr_volumes": "gkd_bench.data.readers.chaos:ChaosMrVolumes",
+        "phantom_ct": "gkd_bench.data.readers.phantom_volumes:PhantomCt",
+        "phantom_mr": "gkd_bench.data.readers.phantom_volumes:PhantomMr",
     },
+    group="gkd_bench.domains",
 )
+
+DOMAIN_CLASSES: dict[str, tuple[str, ...]] = {
+    **{
+        name: ("vessel",)
+        for name in ("chase_db1", "stare", "drive", "hrf", "phantom_clear", "phantom_dim", "phantom_warm")
+    },
+    **{
+        name: ("liver",)
+        for name in (
+            "chaos_ct",
+            "lits",
+            "ircadb",
+            "lits_slices",
+            "chaos_ct_slices",
+            "chaos_mr_slices",
+            "chaos_mr_volumes",
+        )
+    },
+    **{
+        name: ("liver", "right_kidney", "left_kidney", "spleen")
+        for name in ("chaos_mr", "chaos_mr_t1_out", "chaos_mr_t2", "phantom_ct", "phantom_mr")
+    },
+}
+"""Classes of the built-in domains; kept here so that checking a file imports no reader. Held equal to the cards by a test."""
 
 NETWORKS = Registry(
     "network",

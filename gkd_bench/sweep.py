@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
@@ -20,6 +20,9 @@ from gkd_bench.errors import GkdBenchError, LeakError
 
 if TYPE_CHECKING:
     from gkd_bench.conduct import SweepResult
+    from gkd_bench.data.cache import PreparedDomain
+    from gkd_bench.data.catalogue import Catalogue
+    from gkd_bench.errors import DataError
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
 PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
@@ -34,12 +37,14 @@ class Domains:
         banks: source -> reference of the stress bank of its validation images.
         missing: domain -> why it was left out.
         factors: domain -> working pixels per native pixel; only of prepared ones.
+        statements: records of what a report says of the domains themselves.
     """
 
     references: Mapping[str, str]
     banks: Mapping[str, str]
     missing: Mapping[str, str]
     factors: Mapping[str, float] = field(default_factory=dict)
+    statements: Sequence[Mapping[str, Any]] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +99,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for stage, cause in [*result.failures.items(), *failed_trials(result)]:
         console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
     origin = origin_of(sweep, domains.references, domains.factors, result, command_line(arguments))
-    publish(sweep, conductor.store, result, origin, domains.missing, console)
+    publish(sweep, conductor.store, result, origin, domains.missing, console, domains.statements)
     return EXIT_FAILED_STAGES if result.failures else 0
 
 
@@ -121,37 +126,79 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
         GkdBenchError: domains are missing and that is not allowed, or no source is left. Lists every file.
         LeakError: a test image is also one to train or to select on, of whatever domain. Lists every one.
     """
+    from gkd_bench.data.catalogue import Catalogue
     from gkd_bench.data.check import preflight
     from gkd_bench.data.digests import memo_file
     from gkd_bench.data.leaks import leak_problems
-    from gkd_bench.data.prepare import fingerprint, prepare_domain
+    from gkd_bench.data.prepare import fingerprint
+    from gkd_bench.data.statement import domain_records
     from gkd_bench.data.stress import prepare_stress
 
-    root = Path(sweep.data.root) if sweep.data.root else None
-    cache = cache_folder(sweep)
-    errors = preflight(sweep.data.domains, root, sweep.data.prepare, None if dry else cache)
+    catalogue, cache = Catalogue.of(sweep.data, sweep.classes), cache_folder(sweep)
+    errors = preflight(sweep.data.domains, catalogue, None if dry else cache)
+    present = _present(sweep, errors, allow_missing)
+    if dry:
+        references = {name: f"{name}@{fingerprint(name, catalogue)}" for name in present}
+        return Domains(references, _bank_references(sweep, references), _missing(errors, console))
+    prepared = _prepared(sweep, present, catalogue, errors, console)
+    present = _present(sweep, errors, allow_missing)
+    missing = _missing(errors, console)
+    leaks = leak_problems(prepared, sweep.sources(), catalogue, memo_file(cache), sweep.pairs.everyone)
+    if leaks:
+        raise LeakError("\n".join(["a network would be scored on what it was trained or selected on:", *leaks]))
+    references = {domain.manifest.domain: domain.reference for domain in prepared}
+    for domain in prepared:
+        if domain.manifest.domain in sweep.sources():
+            prepare_stress(domain, catalogue, sweep.data.stress, cache, verify=True)
+    factors = {domain.manifest.domain: domain.manifest.factor for domain in prepared}
+    statements = [row for one in prepared for row in domain_records(one, catalogue.open(one.manifest.domain).card)]
+    return Domains(references, _bank_references(sweep, references), missing, factors, statements)
+
+
+def _present(sweep: Sweep, errors: Mapping[str, DataError], allow_missing: bool) -> list[str]:
+    """The domains that can be used. Raises GkdBenchError with every error where some cannot and that is not allowed."""
     present = [name for name in sweep.data.domains if name not in errors]
     trainable = any(name in present for name in sweep.sources())
     if errors and not (allow_missing and trainable):
         advice = "--allow-missing runs without these domains and marks their cells n/a."
         advice = advice if trainable else "No source domain is left to train on."
         raise GkdBenchError("\n\n".join([*map(str, errors.values()), advice]))
+    return present
+
+
+def _missing(errors: Mapping[str, DataError], console: Console) -> dict[str, str]:
+    """Domain -> why it was left out; says so."""
     for name, error in errors.items():
         console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
-    missing = {name: f"missing or broken, {len(error.problems)} problems" for name, error in errors.items()}
-    if dry:
-        references = {name: f"{name}@{fingerprint(name, root, sweep.data.prepare)}" for name in present}
-        return Domains(references, _bank_references(sweep, references), missing)
-    prepared = [prepare_domain(name, root, sweep.data.prepare, cache, verify=True) for name in present]
-    leaks = leak_problems(prepared, sweep.sources(), root, memo_file(cache))
-    if leaks:
-        raise LeakError("\n".join(["a network would be scored on what it was trained or selected on:", *leaks]))
-    references = {domain.manifest.domain: domain.reference for domain in prepared}
-    for domain in prepared:
-        if domain.manifest.domain in sweep.sources():
-            prepare_stress(domain, root, sweep.data.stress, cache, verify=True)
-    factors = {domain.manifest.domain: domain.manifest.factor for domain in prepared}
-    return Domains(references, _bank_references(sweep, references), missing, factors)
+    return {name: f"missing or broken, {len(error.problems)} problems" for name, error in errors.items()}
+
+
+def _prepared(
+    sweep: Sweep, names: Sequence[str], catalogue: Catalogue, errors: dict[str, DataError], console: Console
+) -> list[PreparedDomain]:
+    """Prepare domains; the errors of those that turn out to be unusable are added to ``errors``."""
+    from gkd_bench.cluster.preparation import stack_mapper
+    from gkd_bench.cluster.progress import StackProgress
+    from gkd_bench.data.prepare import prepare_domain
+    from gkd_bench.data.readiness import readiness_problems
+    from gkd_bench.errors import DataError
+
+    prepared = []
+    for name in names:
+        try:
+            with StackProgress(name, console) as progress:
+                mapper = stack_mapper(sweep.compute)
+                domain = prepare_domain(name, catalogue, cache_folder(sweep), True, mapper, progress.report)
+            roles = [role for role in ("sources", "targets") if name in getattr(sweep, role)()]
+            if problems := readiness_problems(domain, roles, name in sweep.pairs.everyone):
+                raise catalogue.open(name).error(problems)
+        except DataError as error:
+            errors[name] = error
+            continue
+        for image, lines in domain.manifest.left_out.items():
+            console.print(f"[yellow]left out[/yellow] {name} {image}: {lines[0]}", soft_wrap=True)
+        prepared.append(domain)
+    return prepared
 
 
 def _bank_references(sweep: Sweep, references: Mapping[str, str]) -> dict[str, str]:

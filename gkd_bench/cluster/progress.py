@@ -12,6 +12,7 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,7 @@ from gkd_bench.cluster.messages import RunningStage, Snapshot
 
 DRAW_SECONDS = 1.0
 LINE_SECONDS = 60.0
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,56 @@ class LiveView:
         if search.best is not None:
             parts.append(" ".join(filter(None, ["best", search.objective, _number(search.best)])))
         return [*parts, f"groups {alive}" if alive else "worker groups are starting"]
+
+
+class StackProgress:
+    """How far the preparation of a domain's volumes is: a bar on a terminal, else a line every few seconds. A context manager.
+
+    Shows nothing while everything is there already.
+    """
+
+    def __init__(self, domain: str, console: Console, seconds: float = 10.0) -> None:
+        """Nothing is shown before the first report of work.
+
+        Args:
+            domain: name of the domain.
+            console: where to show it.
+            seconds: between lines where the console is no terminal.
+        """
+        self._domain, self._console, self._seconds = domain, console, seconds
+        self._bar: Progress | None = None
+        self._begun = self._last = time.monotonic()
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Ready for reports."""
+        return self
+
+    def report(self, done: int, total: int, slices: int) -> None:
+        """Stacks done of all, and slices done in this run."""
+        if self._bar is None:
+            if done == total and not slices:
+                return
+            self._bar = Progress(
+                *_COLUMNS, console=self._console, transient=True, disable=not self._console.is_terminal
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(f"preparing {self._domain}", total=total)
+        now = time.monotonic()
+        rate = slices / max(now - self._begun, 1e-6)
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, description=f"preparing {self._domain}, {rate:.0f} slices/s")
+        if done == total or (not self._console.is_terminal and now - self._last > self._seconds):
+            self._last = now
+            words = (
+                f"prepared {self._domain}: {done} of {total} stacks, {slices} slices in {duration(now - self._begun)}"
+            )
+            self._console.print(f"{words} ({rate:.0f}/s)", highlight=False)
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def duration(seconds: float) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
 from pydantic import ValidationError
 
+from gkd_bench.config import data_checks
 from gkd_bench.config.block import merge
 from gkd_bench.config.method_options import moved_pixels
-from gkd_bench.config.problems import Problem, describe, dotted, leaves, nearest, not_one_of, shown
+from gkd_bench.config.problems import Problem, about, describe, dotted, leaves, not_one_of, twice
 from gkd_bench.config.reader import Path
 from gkd_bench.config.schema import AlignmentWeights, Budget, Choice, Pool, Range, Sweep
-from gkd_bench.registry import DOMAINS, METHODS, NETWORKS
+from gkd_bench.registry import METHODS, NETWORKS
 
 STRIDES = {
     "fanet": 8,
@@ -38,55 +38,6 @@ GRID_POSITIONS = 16
 """The ``grid`` header pools to 4 x 4 positions, so its vector is 16 channels-worth long."""
 
 
-def is_phantom(domain: str) -> bool:
-    """Whether the domain is synthetic and needs no folder."""
-    return domain.startswith("phantom_")
-
-
-def _about(path: Path, text: str, *others: Path) -> Problem:
-    """A problem of the setting at ``path`` that also rests on ``others``."""
-    return Problem(path, text, reads=(path, *others))
-
-
-def _twice(values: Iterable[Hashable], path: Path) -> Iterator[Problem]:
-    for value, count in Counter(values).items():
-        if count > 1:
-            yield Problem(path, f"{shown(value)} is listed {count} times; once is enough")
-
-
-def _domains(sweep: Sweep) -> Iterator[Problem]:
-    for index, name in enumerate(sweep.data.domains):
-        if name not in DOMAINS:
-            yield Problem(("data", "domains", index), not_one_of(name, "domain", list(DOMAINS)))
-    yield from _twice(sweep.data.domains, ("data", "domains"))
-
-
-def _root(sweep: Sweep) -> Iterator[Problem]:
-    real = [name for name in sweep.data.domains if name in DOMAINS and not is_phantom(name)]
-    if real and sweep.data.root is None:
-        yield _about(
-            ("data", "root"),
-            f"is missing, but {', '.join(real)} must be read from a folder; name the one that holds the official downloads",
-            ("data", "domains"),
-        )
-
-
-def _pairs(sweep: Sweep) -> Iterator[Problem]:
-    for role in ("sources", "targets"):
-        names = getattr(sweep.pairs, role)
-        if names == "all":
-            continue
-        if not names:
-            yield Problem(
-                ("pairs", role), f"is empty, so there is no {role[:-1]}; write 'all' or name at least one domain"
-            )
-        for index, name in enumerate(names):
-            if name not in sweep.data.domains:
-                text = f"{shown(name)} is not in data.domains ({', '.join(sweep.data.domains)})"
-                yield _about(("pairs", role, index), text + nearest(name, sweep.data.domains), ("data", "domains"))
-        yield from _twice(names, ("pairs", role))
-
-
 def _networks(sweep: Sweep) -> Iterator[Problem]:
     for role in ("teacher", "student"):
         name = getattr(sweep.networks, role).name
@@ -99,7 +50,7 @@ def _strides(sweep: Sweep) -> Iterator[Problem]:
         network = getattr(sweep.networks, role)
         if sweep.data.tile % STRIDES.get(network.name, 1):
             stride = STRIDES[network.name]
-            yield _about(
+            yield about(
                 ("data", "tile"),
                 f"must be a multiple of {stride} for {role} '{network.name}' (one bottleneck position per {stride} pixels), "
                 f"found {sweep.data.tile}",
@@ -110,7 +61,7 @@ def _strides(sweep: Sweep) -> Iterator[Problem]:
 def _header(sweep: Sweep) -> Iterator[Problem]:
     header = sweep.networks.header
     if header.kind == "grid" and header.dim % GRID_POSITIONS:
-        yield _about(
+        yield about(
             ("networks", "header", "dim"),
             f"must be a multiple of {GRID_POSITIONS} for the 'grid' header (4 x 4 positions), found {header.dim}",
             ("networks", "header", "kind"),
@@ -139,7 +90,7 @@ def _batches(sweep: Sweep) -> Iterator[Problem]:
     for kind, path, training in _trainings(sweep):
         for place, pool in _serving(sweep, kind):
             if training.batch % pool.workers:
-                yield _about(
+                yield about(
                     (*path, "batch"),
                     f"is shared by the {pool.workers} workers of the pool that runs '{kind}' and must be a multiple of "
                     f"{pool.workers}, found {training.batch}",
@@ -152,37 +103,37 @@ def _warmup(sweep: Sweep) -> Iterator[Problem]:
     distill = sweep.stages.distill
     if distill.warmup_epochs > distill.epochs:
         text = f"must be at most stages.distill.epochs ({distill.epochs}), found {distill.warmup_epochs}"
-        yield _about(("stages", "distill", "warmup_epochs"), text, ("stages", "distill", "epochs"))
+        yield about(("stages", "distill", "warmup_epochs"), text, ("stages", "distill", "epochs"))
 
 
 def _cached_tiles(sweep: Sweep) -> Iterator[Problem]:
     alignment = sweep.stages.alignment
     if 0 < alignment.cached_tiles < alignment.batch:
         text = f"must be 0 or at least one batch (stages.alignment.batch is {alignment.batch}), found {alignment.cached_tiles}"
-        yield _about(("stages", "alignment", "cached_tiles"), text, ("stages", "alignment", "batch"))
+        yield about(("stages", "alignment", "cached_tiles"), text, ("stages", "alignment", "batch"))
 
 
 def _pools(sweep: Sweep) -> Iterator[Problem]:
     for index, pool in enumerate(sweep.compute.pools):
         path: Path = ("compute", "pools", index)
         if pool.stages != "all":
-            yield from _twice(pool.stages, (*path, "stages"))
+            yield from twice(pool.stages, (*path, "stages"))
         if sweep.compute.engine == "inprocess":
             yield from _inprocess(path, pool)
         elif sweep.compute.precision == "fp16" and not pool.gpus:
             text = "must be above 0 with precision 'fp16', which CPUs cannot train in; or choose 'fp32' or 'bf16'"
-            yield _about((*path, "gpus"), text, ("compute", "precision"), ("compute", "engine"))
+            yield about((*path, "gpus"), text, ("compute", "precision"), ("compute", "engine"))
 
 
 def _inprocess(path: Path, pool: Pool) -> Iterator[Problem]:
     for key, value, allowed in (("workers", pool.workers, 1), ("gpus", pool.gpus, 0)):
         if value != allowed:
             text = f"must be {allowed} with engine 'inprocess', found {value:g}; engine 'ray' can use more"
-            yield _about((*path, key), text, ("compute", "engine"))
+            yield about((*path, key), text, ("compute", "engine"))
 
 
 def _seeds(sweep: Sweep) -> Iterator[Problem]:
-    yield from _twice(sweep.seeds, ("seeds",))
+    yield from twice(sweep.seeds, ("seeds",))
 
 
 # ---------------------------------------------------------------- methods
@@ -211,7 +162,7 @@ def _gkd(sweep: Sweep) -> Iterator[Problem]:
     scope: Path = ("methods", "gkd", "inter_scope")
     if len(sweep.methods.gkd.views) < 2 and _can_be(sweep, scope, "views"):
         text = "'views' compares the views of one sample and needs at least 2; name more methods.gkd.views, or choose 'batch'"
-        yield _about(scope, text, views)
+        yield about(scope, text, views)
     if all(_can_be(sweep, path, 0) for path in GKD_WEIGHTS):
         text = "with intra, inter and cross all 0 it is 'scratch'; keep one of them above 0, in every trial too"
         yield Problem(("methods", "gkd"), text, reads=GKD_WEIGHTS)
@@ -278,7 +229,7 @@ def _space(sweep: Sweep, method: str, space: dict[str, Range | Choice]) -> Itera
             for end in ("low", "high"):
                 yield from _suggested(sweep, name, getattr(distribution, end), (*path, end))
         else:
-            yield from _twice(distribution.choice, (*path, "choice"))
+            yield from twice(distribution.choice, (*path, "choice"))
             for index, value in enumerate(distribution.choice):
                 yield from _suggested(sweep, name, value, (*path, "choice", index))
 
@@ -290,7 +241,7 @@ def _suggested(sweep: Sweep, name: str, value: object, path: Path) -> Iterator[P
     elif name == "networks.student.name" and sweep.data.tile % STRIDES.get(str(value), 1):
         stride = STRIDES[str(value)]
         text = f"needs tiles that are a multiple of {stride} pixels, data.tile is {sweep.data.tile}"
-        yield _about(path, f"'{value}' {text}", ("data", "tile"))
+        yield about(path, f"'{value}' {text}", ("data", "tile"))
     tree = sweep.dump()
     put(tree, tuple(name.split(".")), value)
     try:
@@ -313,17 +264,17 @@ def put(tree: dict[str, Any], path: Path, value: object) -> None:
 def _objectives(sweep: Sweep) -> Iterator[Problem]:
     path: Path = ("search", "objectives")
     objectives = sweep.search.objectives
-    yield from _twice(objectives, path)
+    yield from twice(objectives, path)
     if "stress_fsd" in objectives and not any("san" in one.guides for one in sweep.methods.chosen().values()):
         text = "'stress_fsd' needs alignment networks, which none of the chosen methods trains; add methods.gkd or leave it out"
-        yield _about(path, text, ("methods",))
+        yield about(path, text, ("methods",))
     for method, space in sweep.search.spaces.items():
         if "student_macs" in objectives and not any(name.startswith("networks.student.") for name in space):
             text = f"'student_macs' is the same in every trial of '{method}'; search networks.student.width or .name, or leave it out"
-            yield _about(path, text, ("search", "spaces", method))
+            yield about(path, text, ("search", "spaces", method))
     if sweep.selection.pick == "closest_to_ideal" and len(objectives) < 2:
         text = "'closest_to_ideal' chooses from a Pareto front and needs at least 2 search.objectives; choose 'rule'"
-        yield _about(("selection", "pick"), text, path)
+        yield about(("selection", "pick"), text, path)
 
 
 def _student_search(sweep: Sweep) -> Iterator[Problem]:
@@ -340,22 +291,22 @@ def _student_search(sweep: Sweep) -> Iterator[Problem]:
 
 
 def _stress(sweep: Sweep) -> Iterator[Problem]:
-    yield from _twice(sweep.data.stress.corruptions, ("data", "stress", "corruptions"))
-    yield from _twice(sweep.data.stress.strengths, ("data", "stress", "strengths"))
+    yield from twice(sweep.data.stress.corruptions, ("data", "stress", "corruptions"))
+    yield from twice(sweep.data.stress.strengths, ("data", "stress", "strengths"))
 
 
 def _trials(sweep: Sweep) -> Iterator[Problem]:
     search = sweep.search
     if search.trials and not search.spaces:
         text = f"asks for {search.trials} trials, but search.spaces names nothing to search"
-        yield _about(("search", "trials"), text, ("search", "spaces"))
+        yield about(("search", "trials"), text, ("search", "spaces"))
 
 
 def _grace(sweep: Sweep) -> Iterator[Problem]:
     search, epochs = sweep.search, sweep.stages.distill.epochs
     if search.trials and search.scheduler == "asha" and search.grace_epochs > epochs:
         text = f"must be at most stages.distill.epochs ({epochs}), found {search.grace_epochs}"
-        yield _about(("search", "grace_epochs"), text, ("search", "scheduler"), ("stages", "distill", "epochs"))
+        yield about(("search", "grace_epochs"), text, ("search", "scheduler"), ("stages", "distill", "epochs"))
 
 
 def _concurrency(sweep: Sweep) -> Iterator[Problem]:
@@ -365,7 +316,7 @@ def _concurrency(sweep: Sweep) -> Iterator[Problem]:
     if search.trials and search.concurrency > groups and sweep.compute.engine == "ray":
         text = f"{search.concurrency} trials cannot run at once on {groups} worker group{'s' * (groups > 1)}; raise groups or lower this"
         reads = [(*path, key) for path in pools for key in ("groups", "stages")]
-        yield _about(("search", "concurrency"), text, ("compute", "engine"), *reads)
+        yield about(("search", "concurrency"), text, ("compute", "engine"), *reads)
 
 
 def _grid(sweep: Sweep) -> Iterator[Problem]:
@@ -373,7 +324,7 @@ def _grid(sweep: Sweep) -> Iterator[Problem]:
     for method, space in search.spaces.items():
         size = prod(item.points if isinstance(item, Range) else len(item.choice) for item in space.values())
         if search.sampler == "grid" and 0 < search.trials < size:
-            yield _about(
+            yield about(
                 ("search", "trials"),
                 f"must be at least {size}, the size of the grid of '{method}', found {search.trials}; "
                 "or give fewer points, or choose sampler 'random'",
@@ -383,9 +334,7 @@ def _grid(sweep: Sweep) -> Iterator[Problem]:
 
 
 CHECKS: tuple[Callable[[Sweep], Iterator[Problem]], ...] = (
-    _domains,
-    _root,
-    _pairs,
+    *data_checks.CHECKS,
     _networks,
     _strides,
     _header,

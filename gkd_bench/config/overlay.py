@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkd_bench.config.block import merge
-from gkd_bench.config.checks import is_phantom
+from gkd_bench.config.data_checks import is_phantom
 from gkd_bench.config.problems import Problem, dotted, known_keys, nearest
 from gkd_bench.config.reader import Path, Tree, YamlProblem, parse_value
 from gkd_bench.config.schema import Storage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -227,3 +227,15 @@ def _none_fits(path: Path, errors: Sequence[PydanticError]) -> Problem:
     return Problem(
         path, f"must be {' or '.join(dict.fromkeys(expected))}, found {shown(errors[0]['input'])}", errors[0]["type"]
     )
+
+
+def about(path: Path, text: str, *others: Path) -> Problem:
+    """A problem of the setting at ``path`` that also rests on ``others``."""
+    return Problem(path, text, reads=(path, *others))
+
+
+def twice(values: Iterable[Hashable], path: Path) -> Iterator[Problem]:
+    """A problem per value that is listed more than once."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            yield Problem(path, f"{shown(value)} is listed {count} times; once is enough")

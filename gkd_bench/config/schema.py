@@ -15,6 +15,15 @@ from pydantic import (
 
 from gkd_bench.config.block import Block as Block
 from gkd_bench.config.block import Fraction, merge
+from gkd_bench.config.data import Clahe as Clahe
+from gkd_bench.config.data import CorruptionName as CorruptionName
+from gkd_bench.config.data import Data as Data
+from gkd_bench.config.data import Folder as Folder
+from gkd_bench.config.data import Prepare as Prepare
+from gkd_bench.config.data import Sampling as Sampling
+from gkd_bench.config.data import Scale as Scale
+from gkd_bench.config.data import Stress as Stress
+from gkd_bench.config.data import Volumes as Volumes
 from gkd_bench.config.method_options import GkdOptions as GkdOptions
 from gkd_bench.config.method_options import KdOptions as KdOptions
 from gkd_bench.config.method_options import MethodOptions as MethodOptions
@@ -34,74 +43,19 @@ StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "
 STAGE_KINDS: tuple[StageKind, ...] = (
     "teacher", "baseline", "semantic", "alignment", "distill", "stress", "evaluate", "efficiency",
 )  # fmt: skip
-CorruptionName = Literal["gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination"]
 
-# ---------------------------------------------------------------- data
-
-
-class Clahe(Block):
-    """Contrast-limited adaptive histogram equalisation of the chosen channel."""
-
-    clip: PositiveFloat = 2.0
-    grid: PositiveInt = 8
-
-
-class Scale(Block):
-    """How the pixel scales of the domains are matched, so that the domain gap is not merely image size.
-
-    ``vessel_width``: resize so that the domain's nominal mean vessel width (a constant of the data set's card) becomes
-    ``value`` pixels. ``angular``: ``value`` pixels per degree of the camera's field of view. ``fov_width``: the field of
-    view is ``value`` pixels wide. ``none``: native pixels; ``value`` must be left out.
-    """
-
-    rule: Literal["vessel_width", "angular", "fov_width", "none"] = "vessel_width"
-    value: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _value_belongs_to_rule(self) -> Self:
-        if self.rule == "none" and self.value is not None:
-            raise ValueError("rule 'none' keeps native pixels and takes no value")
-        return self
-
-
-class Prepare(Block):
-    """How raw images become the canonical 8-bit single-channel arrays. Part of every data fingerprint."""
-
-    channel: Literal["green", "luminance"] = "green"
-    clahe: Clahe | None = Clahe()
-    intensity: Literal["unit", "zscore"] = "unit"
-    scale: Scale = Scale()
-
-
-class Stress(Block):
-    """A fixed, seeded bank of scanner-like corruptions of a source's validation images; a stand-in for unseen scanners.
-
-    Corruptions act on the raw images, before the domain's own preparation. ``images``: at most so many, evenly spaced.
-    """
-
-    corruptions: tuple[CorruptionName, ...] = Field(
-        ("gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination"), min_length=1
-    )
-    strengths: tuple[Annotated[int, Field(ge=1, le=3)], ...] = Field((1, 2, 3), min_length=1)
-    images: PositiveInt = 8
-    seed: NonNegativeInt = 0
-
-
-class Data(Block):
-    """Where the domains are and how they are prepared."""
-
-    root: str | None = Field(None, description="folder that holds the data sets' official folders; phantoms need none")
-    domains: tuple[str, ...] = Field(min_length=1)
-    prepare: Prepare = Prepare()
-    tile: Annotated[int, Field(ge=32, multiple_of=16)] = 128
-    stress: Stress = Stress()
+# ---------------------------------------------------------------- pairs
 
 
 class Pairs(Block):
-    """Sources are trained on, targets are only scored. ``all`` means every domain of the sweep."""
+    """Sources are trained on, targets are only scored. ``all`` means every domain of the sweep.
+
+    ``everyone``: targets of which every subject is scored, not the test split alone; none of them may be a source.
+    """
 
     sources: Literal["all"] | tuple[str, ...] = "all"
     targets: Literal["all"] | tuple[str, ...] = "all"
+    everyone: tuple[str, ...] = ()
 
 
 class Augment(Block):
@@ -238,7 +192,9 @@ class EvaluateStage(Block):
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     batch: PositiveInt = 32
-    threshold: Fraction = 0.5
+    threshold: Fraction = Field(0.5, description="of one foreground class; of several the most probable class is taken")
+    blend: Literal["uniform", "gaussian"] = Field("uniform", description="weights of overlapping windows")
+    largest_component: bool = Field(False, description="keep the largest component of every class, per volume")
     tolerance: PositiveFloat = Field(2.0, description="tolerance of the normalised surface Dice, native pixels or mm")
     overlays: NonNegativeInt = Field(3, description="pictures per model and target: worst, median, best, ...")
     fixed_pictures: NonNegativeInt = Field(2, description="pictures of the same images for all models of a target")
@@ -316,7 +272,7 @@ class Sweep(Block):
     """Everything one sweep file asks for."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    task: Literal["vessel"] = "vessel"
+    task: Literal["vessel", "liver", "segmentation"] = "vessel"
     preset: Literal["findings", "paper_like"] = "findings"
     data: Data
     pairs: Pairs = Pairs()
@@ -338,6 +294,16 @@ class Sweep(Block):
     def targets(self) -> tuple[str, ...]:
         """Names of the target domains; a source is also scored on its own test subjects."""
         return self.data.domains if self.pairs.targets == "all" else self.pairs.targets
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the foreground classes, class number 1 first."""
+        return self.data.classes or (self.task,)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a prepared image."""
+        return 3 if self.data.prepare.channel == "rgb" else 1
 
     def of_row(self, name: str) -> Sweep:
         """The sweep as a row of its table has it: with the alignment settings and the student that a variant asks for."""

@@ -76,13 +76,13 @@ def photometric(images: Tensor, level: Level, generator: torch.Generator, rows: 
     """Gamma, illumination, contrast, brightness, blur and noise, each with its own random strength per sample.
 
     Args:
-        images: (batch, 1, height, width) float32 in [0, 1].
+        images: (batch, channels, height, width) float32 in [0, 1].
         level: ``none``, ``light``, ``strong``, ``photometric`` (no noise, no blur) or ``noise_blur`` (nothing else).
         generator: CPU generator of the parameters.
         rows: which rows of the global batch ``images`` are; default all.
 
     Returns:
-        (batch, 1, height, width) float32 in [0, 1]. Noise differs between kinds of device, nothing else does.
+        (batch, channels, height, width) float32 in [0, 1]. Noise differs between kinds of device, nothing else does.
     """
     rows = rows or Rows(len(images))
     strength, device = STRENGTHS[level], images.device
@@ -113,7 +113,7 @@ def gaussian_blur(images: Tensor, deviation: Tensor) -> Tensor:
     """Blur with one standard deviation per sample, cut at two pixels and mirrored at borders; 0 leaves the image as it is.
 
     Args:
-        images: (batch, 1, height, width).
+        images: (batch, channels, height, width).
         deviation: (batch, 1, 1, 1), pixels, on the CPU.
     """
     offsets = torch.arange(-2, 3).view(-1, 1, 1, 1, 1)
@@ -132,13 +132,13 @@ def make_views(
     """K augmented views of a batch, one per kind.
 
     Args:
-        images: (batch, 1, side, side) float32 in [0, 1].
+        images: (batch, channels, side, side) float32 in [0, 1].
         kinds: kind of each view.
         generator: CPU generator of the parameters.
         rows: which rows of the global batch ``images`` are; default all.
 
     Returns:
-        (K, batch, 1, side, side) float32 in [0, 1].
+        (K, batch, channels, side, side) float32 in [0, 1].
     """
     return torch.stack([_view(images, kind, generator, rows) for kind in kinds])
 

@@ -1,4 +1,8 @@
-"""Prepared domains on disk: memory-mapped arrays with checksums, opened as source and test images of distinct types."""
+"""Prepared domains on disk: memory-mapped arrays with checksums, opened as source and test images of distinct types.
+
+Photographs of a domain lie together in five arrays. Slices of CT and MR lie in arrays of their own for every stack, so that a
+data set of any size is written and read piece by piece; see ``stacks``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -17,18 +21,28 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gkd_bench.data.digests import file_digest
+from gkd_bench.data.domain import Spacing
+from gkd_bench.data.shards import CompressedShards, Shards
 from gkd_bench.data.splits import Split
 from gkd_bench.errors import LeakError, StoreError
 
 MANIFEST = "manifest.json"
 WORKING = ("images", "labels", "fov")
 NATIVE = ("native_labels", "native_fov")
+STACKED = ("images", "labels")
+NATIVE_STACKED = "native_labels"
+STACK_FILES = (*(f"{name}.npy" for name in STACKED), f"{NATIVE_STACKED}.npz")
 Bytes = NDArray[np.uint8]
 Description = TypeVar("Description", bound=BaseModel)
 
 
 class PreparedImage(BaseModel):
-    """What the manifest says of one image; sizes are (height, width)."""
+    """What is known of one image, a photograph or a slice; sizes are (height, width).
+
+    Attributes:
+        stack: the volume, or the loose slices of a patient, that a slice belongs to; empty for photographs.
+        spacing: millimetres between slices, rows and columns; none for photographs and where unknown.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,14 +51,60 @@ class PreparedImage(BaseModel):
     split: Split
     size: tuple[int, int]
     native_size: tuple[int, int]
+    stack: str = ""
+    spacing: Spacing | None = None
+
+
+class PreparedStack(BaseModel):
+    """What the manifest says of one stack.
+
+    Attributes:
+        part: how the names of its files begin.
+        size, native_size: (height, width) of its slices.
+        spacing: millimetres between slices, rows and columns; none where unknown, or where slices are no neighbours.
+        foreground: ``1`` for every slice with foreground at the working scale, ``0`` for one without.
+        window: value that became black, and value that became white.
+        remark: how its orientation was found, if not from its header.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    subject: str
+    split: Split
+    part: str
+    size: tuple[int, int]
+    native_size: tuple[int, int]
+    spacing: Spacing | None
+    foreground: str
+    window: tuple[float, float]
+    remark: str = ""
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return len(self.foreground)
+
+    def images(self) -> list[PreparedImage]:
+        """Its slices."""
+        common = self.model_dump(include={"subject", "split", "size", "native_size", "spacing"})
+        return [
+            PreparedImage.model_construct(name=f"{self.name}_{number:04d}", stack=self.name, **common)
+            for number in range(self.slices)
+        ]
 
 
 class Manifest(BaseModel):
     """Description of a prepared domain.
 
     Attributes:
-        factor: working pixels per native pixel.
-        fov_diameter: median extent of the field of view, native pixels.
+        factor: working pixels per native pixel; of stacks the median.
+        fov_diameter: median extent of the field of view, native pixels; of stacks the median of the longer side.
+        images: photographs; none in a domain of stacks.
+        stacks: stacks; none in a domain of photographs.
+        channels: of every image.
+        classes: names of the labels' foreground classes, number 1 first; none = the only one there is.
+        left_out: image or stack -> what is wrong with it.
         checksums: SHA-256 of each array file.
     """
 
@@ -57,19 +117,53 @@ class Manifest(BaseModel):
     prepare_version: int
     factor: float
     fov_diameter: float
-    images: tuple[PreparedImage, ...]
+    images: tuple[PreparedImage, ...] = ()
+    stacks: tuple[PreparedStack, ...] = ()
+    channels: int = 1
+    classes: tuple[str, ...] = ()
+    left_out: dict[str, tuple[str, ...]] = {}
     checksums: dict[str, str]
+
+    def everything(self) -> tuple[PreparedImage | PreparedStack, ...]:
+        """Photographs or stacks."""
+        return self.images or self.stacks
+
+
+class Rows(Protocol):
+    """(N, height, width[, channels]) uint8, cut out image by image."""
+
+    def __getitem__(self, index: tuple[int, slice, slice], /) -> Bytes:
+        """Part of one image."""
 
 
 @dataclass(frozen=True)
 class _Arrays:
-    """The five arrays of a prepared domain, (N, height, width) uint8, read-only memory maps."""
+    """The arrays of a prepared domain, (N, height, width) uint8, read-only; stacks have no field of view but all there is."""
 
-    images: Bytes
-    labels: Bytes
-    fov: Bytes
-    native_labels: Bytes
-    native_fov: Bytes
+    images: Rows
+    labels: Rows
+    fov: Rows | None
+    native_labels: Rows
+    native_fov: Rows | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Images that are scored as one: a photograph, or the slices of a stack.
+
+    Attributes:
+        name: of the photograph or stack.
+        subject: its subject.
+        indices: its images.
+        spacing: millimetres between slices, rows and columns; none for photographs and where unknown.
+        stacked: whether it is a stack.
+    """
+
+    name: str
+    subject: str
+    indices: tuple[int, ...]
+    spacing: Spacing | None
+    stacked: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +191,11 @@ class _Images:
         return self.entries[index].size
 
     def image(self, index: int) -> Bytes:
-        """(height, width) uint8 grey levels at the working scale."""
+        """(height, width) or, in colour, (height, width, 3) uint8 at the working scale."""
         return self._crop(self._arrays.images, index, self.entries[index].size)
 
     def label(self, index: int) -> Bytes:
-        """(height, width) uint8, 1 on vessels, at the working scale."""
+        """(height, width) uint8 class numbers at the working scale, 0 = background."""
         return self._crop(self._arrays.labels, index, self.entries[index].size)
 
     def fov(self, index: int) -> Bytes:
@@ -109,7 +203,7 @@ class _Images:
         return self._crop(self._arrays.fov, index, self.entries[index].size)
 
     def native_label(self, index: int) -> Bytes:
-        """(height, width) uint8, 1 on vessels, in the data set's own pixels: what scores are computed on."""
+        """(height, width) uint8 class numbers in the data set's own pixels: what scores are computed on."""
         return self._crop(self._arrays.native_labels, index, self.entries[index].native_size)
 
     def native_fov(self, index: int) -> Bytes:
@@ -121,7 +215,31 @@ class _Images:
         entries = tuple(self.entries[i] for i in indices)
         return replace(self, entries=entries, _rows=tuple(self._rows[i] for i in indices))
 
-    def _crop(self, array: Bytes, index: int, size: tuple[int, int]) -> Bytes:
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        first = self.image(0)
+        return 1 if first.ndim == 2 else int(first.shape[2])
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the images are slices of stacks."""
+        return bool(self.entries and self.entries[0].stack)
+
+    def volumes(self) -> list[Volume]:
+        """What is scored as one, in order: every photograph, or the images of every stack."""
+        groups: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            groups.setdefault(entry.stack or entry.name, []).append(index)
+        first = {name: self.entries[indices[0]] for name, indices in groups.items()}
+        return [
+            Volume(name, first[name].subject, tuple(indices), first[name].spacing, bool(first[name].stack))
+            for name, indices in groups.items()
+        ]
+
+    def _crop(self, array: Rows | None, index: int, size: tuple[int, int]) -> Bytes:
+        if array is None:
+            return np.ones(size, np.uint8)
         return np.array(array[self._rows[index], : size[0], : size[1]])
 
 
@@ -186,17 +304,47 @@ class PreparedDomain:
         """Training and validation images."""
         return SourceSplits(SourceImages(*self._select("train")), SourceImages(*self._select("val")))
 
-    def test_split(self) -> TestSplit:
-        """Test images, of a type that training refuses."""
-        return TestSplit(TestImages(*self._select("test")))
+    def test_split(self, everyone: bool = False) -> TestSplit:
+        """Test images, of a type that training refuses; ``everyone``: all images of a domain that nothing is trained on."""
+        return TestSplit(TestImages(*self._select(None if everyone else "test")))
 
     @cached_property
     def _arrays(self) -> _Arrays:
+        if self.manifest.stacks:
+            sizes = [stack.slices for stack in self.manifest.stacks]
+            names = [stack.part for stack in self.manifest.stacks]
+            working = {
+                name: Shards([self.folder / f"{part}-{name}.npy" for part in names], sizes, load_array)
+                for name in STACKED
+            }
+            native = CompressedShards([self.folder / f"{part}-{NATIVE_STACKED}.npz" for part in names], sizes)
+            return _Arrays(native_labels=native, fov=None, native_fov=None, **working)
         return _Arrays(**{name: load_array(self.folder / f"{name}.npy") for name in WORKING + NATIVE})
 
-    def _select(self, split: Split) -> tuple[str, tuple[PreparedImage, ...], tuple[int, ...], _Arrays]:
-        rows = tuple(i for i, image in enumerate(self.manifest.images) if image.split == split)
-        return self.manifest.domain, tuple(self.manifest.images[i] for i in rows), rows, self._arrays
+    @cached_property
+    def _entries(self) -> tuple[PreparedImage, ...]:
+        return self.manifest.images or tuple(image for stack in self.manifest.stacks for image in stack.images())
+
+    def _select(self, split: Split | None) -> tuple[str, tuple[PreparedImage, ...], tuple[int, ...], _Arrays]:
+        rows = [i for i, image in enumerate(self._entries) if split in (image.split, None)]
+        if split == "train" and self.manifest.stacks:
+            filled = "".join(stack.foreground for stack in self.manifest.stacks)
+            rows = thin_empty(rows, filled, float(self.manifest.settings["empty_share"]))
+        return self.manifest.domain, tuple(self._entries[i] for i in rows), tuple(rows), self._arrays
+
+
+def thin_empty(rows: Sequence[int], filled: str, share: float) -> list[int]:
+    """The rows that have foreground, and of the others, evenly spaced, so many that at most ``share`` of all are empty.
+
+    Args:
+        rows: slices, in order.
+        filled: ``1`` for every slice of the domain with foreground.
+        share: in [0, 1).
+    """
+    full = [row for row in rows if filled[row] == "1"]
+    empty = [row for row in rows if filled[row] != "1"]
+    count = min(len(empty), int(len(full) * share / (1 - share)))
+    return sorted(full + [empty[(2 * i + 1) * len(empty) // (2 * count)] for i in range(count)])
 
 
 def domain_folder(cache: Path, domain: str, fingerprint: str) -> Path:
@@ -217,7 +365,11 @@ def open_prepared(cache: Path, domain: str, fingerprint: str, verify: bool = Fal
     """
     folder = domain_folder(cache, domain, fingerprint)
     manifest = read_manifest(folder, Manifest, f"domain {domain}")
-    require_arrays(folder, WORKING + NATIVE, manifest.checksums, verify)
+    if manifest.stacks:
+        wanted = [f"{stack.part}-{end}" for stack in manifest.stacks for end in STACK_FILES]
+    else:
+        wanted = [f"{name}.npy" for name in WORKING + NATIVE]
+    require_arrays(folder, wanted, manifest.checksums, verify)
     return PreparedDomain(folder, manifest)
 
 
@@ -233,7 +385,7 @@ def read_manifest(folder: Path, model: type[Description], title: str) -> Descrip
 
 def require_arrays(folder: Path, names: Iterable[str], checksums: Mapping[str, str], verify: bool) -> None:
     """Raise one StoreError for every array that is missing or, with ``verify``, does not match its checksum."""
-    problems = [f"{name}.npy is missing" for name in names if not (folder / f"{name}.npy").is_file()]
+    problems = [f"{name} is missing" for name in names if not (folder / name).is_file()]
     if verify and not problems:
         problems = [
             f"{name} does not match its checksum"

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gkd_bench.config.schema import Prepare
 from gkd_bench.data.cache import is_prepared
+from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.digests import memo_file
-from gkd_bench.data.domain import DomainReader, RawImage, RawPixels, open_reader
+from gkd_bench.data.domain import DomainReader, PhotographReader, RawImage, RawPixels, StackReader
 from gkd_bench.data.imagefiles import fov_diameter
-from gkd_bench.data.prepare import fingerprint, prepare_image, scale_factor
+from gkd_bench.data.prepare import fingerprint, prepare_image, require, scale_factor
 from gkd_bench.data.sheet import contact_sheet, panel
 from gkd_bench.data.splits import SPLITS
+from gkd_bench.data.stack_check import StackCheck, check_stacks, stack_table
 from gkd_bench.errors import DataError
 
 SHIFTS = tuple((dy, dx) for dy in range(-6, 7, 2) for dx in range(-6, 7, 2))
@@ -37,9 +38,10 @@ class ImageCheck:
         split: its split.
         size: (height, width) in native pixels.
         fov_diameter: extent of the field of view, native pixels.
-        vessel_share: share of the field of view that is labelled vessel.
-        vessel_width: mean width of labelled vessels, native pixels.
-        contrast: how much darker vessels are than their surroundings, grey levels of the prepared image.
+        vessel_share: share of the field of view that is labelled foreground.
+        vessel_width: mean width of labelled structures, native pixels.
+        contrast: how much darker vessels are than their surroundings, grey levels of the prepared image; NaN where labels
+            are no vessels.
         shift: (rows, columns) by which the label would have to move to fit the image best, working pixels.
     """
 
@@ -62,7 +64,8 @@ class DomainCheck:
         domain: its name.
         problems: what makes it unusable.
         warnings: what is odd.
-        images: findings on each image; empty when files are missing.
+        images: findings on each photograph; empty when files are missing.
+        stacks: findings on each stack of slices; likewise.
         advice: what to do about missing files.
         sheet: contact sheet, if one was written.
     """
@@ -71,6 +74,7 @@ class DomainCheck:
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     images: tuple[ImageCheck, ...] = ()
+    stacks: tuple[StackCheck, ...] = ()
     advice: str = ""
     sheet: Path | None = None
 
@@ -87,35 +91,38 @@ class Report:
         return not any(domain.problems for domain in self.domains)
 
     def text(self) -> str:
-        """A table with one line per domain, then problems, warnings and pictures."""
-        head = f"{'domain':<15}{'images':>7}{'subjects':>9}  {'train/val/test':<15}{'size':<12}{'fov px':>7}{'vessel':>8}{'width':>7}{'contrast':>9}"
-        return "\n".join([head, *(_table_line(domain) for domain in self.domains), *_remarks(self.domains)])
+        """A table with one line per domain (one of photographs, one of stacks), then problems, warnings and pictures."""
+        photographs = [domain for domain in self.domains if not domain.stacks]
+        head = f"{'domain':<15}{'images':>7}{'subjects':>9}  {'train/val/test':<15}{'size':<12}{'fov px':>7}{'label':>8}{'width':>7}{'contrast':>9}"
+        lines = [head, *(_table_line(domain) for domain in photographs)] if photographs else []
+        lines += stack_table([(domain.domain, domain.stacks) for domain in self.domains if domain.stacks])
+        return "\n".join([*lines, *_remarks(self.domains)])
 
 
-def check_domains(names: Iterable[str], root: Path | None, settings: Prepare, out: Path) -> Report:
+def check_domains(names: Iterable[str], catalogue: Catalogue, out: Path) -> Report:
     """Check domains and write ``<domain>.png`` contact sheets and ``check.txt`` to ``out``.
 
     Never raises for bad data: what is wrong is in the report.
     """
     out.mkdir(parents=True, exist_ok=True)
-    report = Report(tuple(_check_domain(name, root, settings, out) for name in names))
+    report = Report(tuple(_check_domain(name, catalogue, out) for name in names))
     (out / "check.txt").write_text(report.text() + "\n", encoding="utf-8")
     return report
 
 
-def preflight(
-    names: Iterable[str], root: Path | None, settings: Prepare | None = None, cache: Path | None = None
-) -> dict[str, DataError]:
+def preflight(names: Iterable[str], catalogue: Catalogue, cache: Path | None = None) -> dict[str, DataError]:
     """The error of every domain that cannot be used; empty when all can.
 
-    Every file is decoded, except those of domains that were prepared with ``settings`` in ``cache`` before.
+    Every photograph is decoded, except those of domains that were prepared in ``cache`` before. Of stacks the headers are
+    looked at: preparation, which reads every slice once, checks each of them as it passes.
     """
     errors: dict[str, DataError] = {}
     for name in names:
         try:
-            known = settings and cache and is_prepared(cache, name, fingerprint(name, root, settings, memo_file(cache)))
+            known = cache and is_prepared(cache, name, fingerprint(name, catalogue, memo_file(cache)))
             if not known:
-                open_reader(name, root).require(deep=True)
+                reader = catalogue.open(name)
+                require(reader, catalogue, deep=isinstance(reader, PhotographReader))
         except DataError as error:
             errors[name] = error
     return errors
@@ -156,34 +163,64 @@ def best_shift(
     return max(SHIFTS, key=contrast), contrast((0, 0))
 
 
-def _check_domain(name: str, root: Path | None, settings: Prepare, out: Path) -> DomainCheck:
+def _check_domain(name: str, catalogue: Catalogue, out: Path) -> DomainCheck:
     try:
-        reader = open_reader(name, root)
+        reader = catalogue.open(name)
+        if isinstance(reader, StackReader):
+            return _check_stacks(reader, catalogue, out)
         problems = reader.problems(deep=True)
     except DataError as error:
         return DomainCheck(name, error.problems, advice=error.advice)
     if problems:
         return DomainCheck(name, tuple(problems), advice=reader.card.advice)
+    assert isinstance(reader, PhotographReader)
+    return _check_photographs(reader, catalogue, out)
+
+
+def _check_stacks(reader: StackReader, catalogue: Catalogue, out: Path) -> DomainCheck:
+    """Everything is read once, for the findings and the pictures alike."""
+    problems = reader.folder_problems() or reader.list_problems()
+    if problems:
+        return DomainCheck(reader.card.name, tuple(problems), advice=reader.card.advice)
+    stacks, panels, broken = check_stacks(reader, catalogue.volumes)
+    if not panels:
+        return DomainCheck(reader.card.name, tuple(broken), advice=reader.card.advice)
+    sheet = out / f"{reader.card.name}.png"
+    contact_sheet(panels, sheet)
+    skip = catalogue.broken == "skip"
+    warnings = [f"left out: {line}" for line in broken] if skip else []
+    return DomainCheck(
+        reader.card.name, () if skip else tuple(broken), tuple(warnings), stacks=tuple(stacks), sheet=sheet
+    )
+
+
+def _check_photographs(reader: PhotographReader, catalogue: Catalogue, out: Path) -> DomainCheck:
     diameter = float(np.median([fov_diameter(reader.read(raw).fov) for raw in reader.images()]))
-    factor = scale_factor(settings.scale, reader.card, diameter)
+    try:
+        factor = scale_factor(catalogue.prepare.scale, reader.card, diameter)
+    except DataError as error:
+        return DomainCheck(reader.card.name, error.problems)
     checks: list[ImageCheck] = []
     panels: list[NDArray[np.uint8]] = []
     for raw in reader.images():
-        pixels = reader.read(raw)
-        check, picture = _check_image(reader, raw, pixels, settings, factor)
+        check, picture = _check_image(reader, raw, reader.read(raw), catalogue, factor)
         checks.append(check)
         panels.append(picture)
-    sheet = out / f"{name}.png"
+    sheet = out / f"{reader.card.name}.png"
     contact_sheet(panels, sheet)
-    return DomainCheck(name, tuple(_problems(checks)), tuple(_warnings(reader, checks)), tuple(checks), sheet=sheet)
+    problems, warnings = tuple(_problems(reader, checks)), tuple(_warnings(reader, checks))
+    return DomainCheck(reader.card.name, problems, warnings, tuple(checks), sheet=sheet)
 
 
 def _check_image(
-    reader: DomainReader, raw: RawImage, pixels: RawPixels, settings: Prepare, factor: float
+    reader: PhotographReader, raw: RawImage, pixels: RawPixels, catalogue: Catalogue, factor: float
 ) -> tuple[ImageCheck, NDArray[np.uint8]]:
     height, width = pixels.label.shape
-    image, label, fov = prepare_image(pixels, settings, (round(height * factor), round(width * factor)))
-    shift, contrast = best_shift(image, label, fov)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    image, label, fov = prepare_image(pixels, catalogue.prepare, size, catalogue.numbers(reader))
+    foreground = np.asarray(label > 0, np.uint8)
+    found = best_shift(image, foreground, fov) if _has_vessels(reader) else ((0, 0), float("nan"))
+    shift, contrast = found
     split = reader.splits()[raw.subject]
     check = ImageCheck(
         name=raw.name,
@@ -191,15 +228,20 @@ def _check_image(
         split=split,
         size=(height, width),
         fov_diameter=fov_diameter(pixels.fov),
-        vessel_share=float((pixels.label & pixels.fov).sum() / pixels.fov.sum()),
-        vessel_width=vessel_width(pixels.label),
+        vessel_share=float(((pixels.label > 0) & pixels.fov).sum() / pixels.fov.sum()),
+        vessel_width=vessel_width(pixels.label > 0),
         contrast=contrast,
         shift=shift,
     )
     return check, panel(pixels, image, label, f"{raw.name} {split}")
 
 
-def _problems(checks: Sequence[ImageCheck]) -> list[str]:
+def _has_vessels(reader: DomainReader) -> bool:
+    """Whether labels are dark, thin structures: what alignment and width are looked at for."""
+    return reader.card.classes == ("vessel",)
+
+
+def _problems(reader: DomainReader, checks: Sequence[ImageCheck]) -> list[str]:
     found = [
         f"{c.name}: vessels are not darker than their surroundings ({c.contrast:.1f})"
         for c in checks
@@ -219,16 +261,17 @@ def _problems(checks: Sequence[ImageCheck]) -> list[str]:
 
 
 def _warnings(reader: DomainReader, checks: Sequence[ImageCheck]) -> list[str]:
+    vessels = _has_vessels(reader)
     found = [
         f"{c.name}: {c.vessel_share:.1%} of the field of view is vessel"
         for c in checks
-        if not 0.03 < c.vessel_share < 0.35
+        if vessels and not 0.03 < c.vessel_share < 0.35
     ]
     if len({check.size for check in checks}) > 1:
         found.append(f"images have different sizes: {sorted({check.size for check in checks})}")
     train = [check.vessel_width / check.fov_diameter for check in checks if check.split == "train"]
     nominal = reader.card.vessel_width
-    if abs(float(np.mean(train)) / nominal - 1) > WIDTH_TOLERANCE:
+    if nominal and abs(float(np.mean(train)) / nominal - 1) > WIDTH_TOLERANCE:
         found.append(
             f"mean vessel width of the training subjects is {np.mean(train):.5f} of the field of view, the card says {nominal}"
         )

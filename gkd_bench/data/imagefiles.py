@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import cv2
 import numpy as np
@@ -18,15 +20,40 @@ from scipy import ndimage
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 """What Pillow and gzip raise for files that are torn, foreign or absurdly large."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM")
+"""What is opened at all: Pillow knows formats that run other programs."""
+
 MASK_THRESHOLD = 127
 GREY = range(64, 192)  # neither dark nor bright in a mask
 GREY_LIMIT = 0.01  # JPEG at quality 30 leaves 0.5 % of a vessel mask grey, interpolation to half size 3 % and more
 FOV_THRESHOLD = 34  # red level; about 0.13 of full scale separates retina from the dark surround
 
 
+class TooLarge(OSError):
+    """A picture of more pixels than Pillow thinks safe to unpack."""
+
+
+class NotGrey(ValueError):
+    """A picture in colour where grey levels are needed."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header was read. Raises FileNotFoundError, TooLarge, or OSError for what is not a picture."""
+    with warnings.catch_warnings(), _open(path) as stream:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(stream, formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise TooLarge(f"more than {limit:.0f} million pixels; reduce it") from None
+        with picture:
+            yield picture
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header. Raises FileNotFoundError, or OSError for what is not a picture."""
-    with _open(path) as stream, Image.open(stream) as picture:
+    with opened(path) as picture:
         return picture.size
 
 
@@ -43,6 +70,28 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 def read_grey(path: Path) -> NDArray[np.uint8]:
     """(height, width) uint8. Raises OSError for a torn or unreadable file."""
     return _read(path, "L")
+
+
+def read_levels(path: Path) -> NDArray[Any]:
+    """(height, width) of uint8 or wider: grey levels as stored, 16-bit ones too; of a colour palette its numbers.
+
+    Raises NotGrey, or OSError for a torn or unreadable file.
+    """
+    with opened(path) as picture:
+        if picture.mode == "P" and not _is_grey(np.array(picture.convert("RGB"))):
+            return np.array(picture)
+        if picture.mode.startswith(("I", "F")):
+            return np.array(picture)
+        if picture.mode in ("1", "L", "LA", "P"):
+            return np.array(picture.convert("L"))
+        rgb = np.array(picture.convert("RGB"))
+    if not _is_grey(rgb):
+        raise NotGrey("in colour, where grey levels are needed")
+    return np.ascontiguousarray(rgb[..., 0])
+
+
+def _is_grey(rgb: NDArray[np.uint8]) -> bool:
+    return bool((rgb[..., :1] == rgb[..., 1:]).all())
 
 
 def grey_share(levels: NDArray[np.uint8]) -> float:
@@ -91,7 +140,7 @@ def mismatches(sizes: Mapping[Path, tuple[int, int]], image: Path | None) -> lis
 
 
 def _read(path: Path, mode: str) -> NDArray[np.uint8]:
-    with _open(path) as stream, Image.open(stream) as picture:
+    with opened(path) as picture:
         return np.array(picture.convert(mode), dtype=np.uint8)
 
 

@@ -14,7 +14,7 @@ from gkd_bench.metrics.pictures import encode_png, text_strip
 
 PANEL_HEIGHT = 200
 COLUMNS = 4
-LABEL_COLOUR = (255, 60, 60)
+LABEL_COLOURS = ((255, 60, 60), (90, 160, 255), (255, 200, 60), (170, 90, 255), (60, 220, 160), (255, 120, 200))
 FOV_COLOUR = (80, 255, 80)
 Bytes = NDArray[np.uint8]
 
@@ -24,8 +24,8 @@ def panel(pixels: RawPixels, image: Bytes, label: Bytes, title: str) -> Bytes:
 
     Args:
         pixels: raw image.
-        image: (height, width) prepared grey levels.
-        label: (height, width) prepared label, 1 on vessels.
+        image: (height, width) or (height, width, 3) prepared levels.
+        label: (height, width) prepared class numbers.
         title: written above.
 
     Returns:
@@ -34,10 +34,31 @@ def panel(pixels: RawPixels, image: Bytes, label: Bytes, title: str) -> Bytes:
     photograph = pixels.rgb.copy()
     outlines, _ = cv2.findContours(pixels.fov.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(photograph, outlines, -1, FOV_COLOUR, max(1, photograph.shape[0] // 200))
-    overlay = np.repeat(image[..., None], 3, axis=2)
-    overlay[label > 0] = LABEL_COLOUR
-    body = np.hstack([_fit(photograph), _fit(overlay)])
+    body = np.hstack([_fit(photograph), _fit(coloured(image, label))])
     return np.vstack([text_strip(title, body.shape[1]), body])
+
+
+def slice_panel(image: Bytes, label: Bytes, title: str) -> Bytes:
+    """A prepared slice beside itself with its classes coloured.
+
+    Args:
+        image: (height, width) prepared grey levels.
+        label: (height, width) class numbers.
+        title: written above.
+
+    Returns:
+        (PANEL_HEIGHT + strip, width, 3) uint8 RGB.
+    """
+    body = np.hstack([_fit(np.repeat(image[..., None], 3, axis=2)), _fit(coloured(image, label))])
+    return np.vstack([text_strip(title, body.shape[1]), body])
+
+
+def coloured(image: Bytes, label: Bytes) -> Bytes:
+    """(height, width, 3) uint8 RGB: the image, every class in a colour of its own."""
+    picture = image.copy() if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    for number in range(1, int(label.max(initial=0)) + 1):
+        picture[label == number] = LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)]
+    return picture
 
 
 def contact_sheet(panels: Sequence[Bytes], path: Path) -> None:

@@ -1,13 +1,14 @@
 """The stress bank of a domain: its validation images under scanner-like corruptions, prepared as the domain itself is.
 
 A label-free stand-in for unseen scanners, made of the source's validation subjects alone. Corruptions act on the raw
-photographs, before channel, contrast equalisation and resizing, since that is where another scanner would act.
+photographs, before channel, contrast equalisation and resizing, since that is where another scanner would act; on slices of CT
+and MR within their window and before resizing. Of slices, only those with foreground are taken.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from gkd_bench.config.schema import Prepare, Stress
+from gkd_bench.config.data import Prepare, Stress, Volumes
 from gkd_bench.data.cache import (
     MANIFEST,
     PreparedDomain,
@@ -33,9 +34,11 @@ from gkd_bench.data.cache import (
     read_manifest,
     require_arrays,
 )
+from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.corruptions import BANK, BANK_VERSION, find_corruption
-from gkd_bench.data.domain import DomainReader, RawPixels, open_reader
-from gkd_bench.data.prepare import prepare_image
+from gkd_bench.data.domain import DomainReader, PhotographReader, Plane, StackReader
+from gkd_bench.data.prepare import DEFAULT_SCALE, prepare_image
+from gkd_bench.data.stacks import grey_window, prepare_slice
 from gkd_bench.errors import LeakError, StoreError
 from gkd_bench.metrics.pictures import encode_png, text_strip
 from gkd_bench.store.node import content_hash
@@ -152,7 +155,7 @@ def stress_reference(domain: str, stress: Stress) -> str:
 
 
 def prepare_stress(
-    domain: PreparedDomain, root: Path | None, stress: Stress, cache: Path, verify: bool = False
+    domain: PreparedDomain, catalogue: Catalogue, stress: Stress, cache: Path, verify: bool = False
 ) -> StressBank:
     """Make the stress bank of a prepared domain, with the domain's own settings, or open it when that was done before.
 
@@ -161,7 +164,7 @@ def prepare_stress(
 
     Args:
         domain: the prepared source domain, in ``cache``.
-        root: data root; generated domains need none.
+        catalogue: where domains are.
         stress: corruptions, strengths, number of images and seed.
         cache: cache of prepared domains.
         verify: whether to compare the array with its checksum.
@@ -171,7 +174,7 @@ def prepare_stress(
         StoreError: the bank's or the domain's folder is damaged.
     """
     name, _, key = stress_reference(domain.reference, stress).partition("@")
-    built_once(domain_folder(cache, name, key), lambda folder: _build(domain, root, stress, folder))
+    built_once(domain_folder(cache, name, key), lambda folder: _build(domain, catalogue, stress, folder))
     return open_stress(cache, name, key, verify)
 
 
@@ -184,7 +187,7 @@ def open_stress(cache: Path, name: str, fingerprint: str, verify: bool = False) 
     """
     folder = domain_folder(cache, name, fingerprint)
     manifest = read_manifest(folder, StressManifest, f"stress bank {name}")
-    require_arrays(folder, [ARRAY], manifest.checksums, verify)
+    require_arrays(folder, [f"{ARRAY}.npy"], manifest.checksums, verify)
     domain, _, key = manifest.domain.partition("@")
     val = open_prepared(cache, domain, key).source_splits().val
     places = {val.name(i): i for i in range(len(val))}
@@ -196,6 +199,8 @@ def open_stress(cache: Path, name: str, fingerprint: str, verify: bool = False) 
 def choose_images(val: SourceImages, count: int) -> SourceImages:
     """At most ``count`` validation images: evenly spaced subjects first, then second images of subjects, and so on.
 
+    Of stacks only slices with foreground are taken, those in the middle of every stack first.
+
     Raises:
         LeakError: handed images of a test split.
     """
@@ -203,12 +208,23 @@ def choose_images(val: SourceImages, count: int) -> SourceImages:
         raise LeakError("a stress bank was asked of a test split; it is made of source_splits().val only")
     seen: Counter[str] = Counter()
     turns: list[tuple[int, int]] = []
-    for index in range(len(val)):
+    for index in _candidates(val):
         turns.append((seen[val.subject(index)], index))
         seen[val.subject(index)] += 1
     pool = [index for _, index in sorted(turns)][: max(count, len(seen))]
     count = min(count, len(pool))
     return val.subset(sorted(pool[(2 * i + 1) * len(pool) // (2 * count)] for i in range(count)))
+
+
+def _candidates(val: SourceImages) -> list[int]:
+    """Images in the order in which those of a subject are taken."""
+    if not val.stacked:
+        return list(range(len(val)))
+    found: list[int] = []
+    for volume in val.volumes():
+        filled = [index for index in volume.indices if val.label(index).any()]
+        found += sorted(filled, key=lambda index: abs(index - filled[len(filled) // 2]))
+    return found
 
 
 def contact_sheet(bank: StressBank, index: int = 0) -> bytes:
@@ -228,11 +244,10 @@ def contact_sheet(bank: StressBank, index: int = 0) -> bytes:
     return encode_png(np.vstack([np.hstack(cells) for cells in rows.values()]))
 
 
-def _build(domain: PreparedDomain, root: Path | None, stress: Stress, folder: Path) -> None:
-    reader = open_reader(domain.manifest.domain, root)
+def _build(domain: PreparedDomain, catalogue: Catalogue, stress: Stress, folder: Path) -> None:
     images = choose_images(domain.source_splits().val, stress.images)
     conditions = stress_conditions(stress)
-    _write_array(reader, domain, images, conditions, stress.seed, folder / f"{ARRAY}.npy")
+    _write_array(domain, catalogue, images, conditions, stress.seed, folder / f"{ARRAY}.npy")
     manifest = StressManifest(
         domain=domain.reference,
         fingerprint=stress_fingerprint(domain.reference, stress),
@@ -245,40 +260,110 @@ def _build(domain: PreparedDomain, root: Path | None, stress: Stress, folder: Pa
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
 
 
+class _Raw(NamedTuple):
+    """An image as corruptions meet it, and what makes the prepared image of it.
+
+    Attributes:
+        pixels: (height, width, 3) or (height, width) uint8, native size.
+        fov: (height, width) bool.
+        detail: pixels of the unit of length of all corruptions.
+        prepared: native pixels -> image at the working scale.
+    """
+
+    pixels: Bytes
+    fov: NDArray[np.bool_]
+    detail: float
+    prepared: Callable[[Bytes], Bytes]
+
+
+def _raw_images(domain: PreparedDomain, catalogue: Catalogue, images: SourceImages) -> Iterator[_Raw]:
+    """The raw form of every image, in order, one at a time; each must still be what the domain was prepared from."""
+    reader = catalogue.open(domain.manifest.domain)
+    raws = (
+        _raw_slices(reader, domain, catalogue, images)
+        if isinstance(reader, StackReader)
+        else _raw_photographs(reader, domain, images)
+    )
+    for index, raw in enumerate(raws):
+        _require_same(reader, images, index, raw.prepared(raw.pixels))
+        yield raw
+
+
+def _raw_photographs(reader: DomainReader, domain: PreparedDomain, images: SourceImages) -> Iterator[_Raw]:
+    assert isinstance(reader, PhotographReader)
+    settings = Prepare.model_validate(domain.manifest.settings)
+    detail = _photograph_detail(reader, domain)
+    by_name = {raw.name: raw for raw in reader.images()}
+    for index in range(len(images)):
+        pixels, size = reader.read(by_name[images.name(index)]), images.size(index)
+
+        def prepared(rgb: Bytes, pixels: Any = pixels, size: tuple[int, int] = size) -> Bytes:
+            return prepare_image(pixels._replace(rgb=rgb), settings, size)[0]
+
+        yield _Raw(pixels.rgb, pixels.fov, detail, prepared)
+
+
+def _photograph_detail(reader: DomainReader, domain: PreparedDomain) -> float:
+    """The nominal width of vessels; where that is not known, as many native pixels as make four working pixels."""
+    known = reader.card.vessel_width * domain.manifest.fov_diameter
+    return known or DEFAULT_SCALE["vessel_width"] / domain.manifest.factor
+
+
+def _raw_slices(
+    reader: StackReader, domain: PreparedDomain, catalogue: Catalogue, images: SourceImages
+) -> Iterator[_Raw]:
+    settings = Volumes.model_validate(domain.manifest.settings)
+    by_name = {raw.name: raw for raw in reader.images()}
+    for volume in images.volumes():
+        raw = by_name[volume.name]
+        stack = reader.open(raw)
+        window = grey_window(reader, stack, settings)
+        wanted = {int(images.name(index).rpartition("_")[2]): index for index in volume.indices}
+        planes = {wanted[n]: plane for n, plane in enumerate(reader.planes(raw, stack)) if n in wanted}
+        for index in volume.indices:
+            yield _raw_slice(planes[index], window, images.size(index))
+
+
+def _raw_slice(plane: Plane, window: tuple[float, float], size: tuple[int, int]) -> _Raw:
+    native = plane.label.shape
+    levels, _ = prepare_slice(plane.values, plane.label, window, (native[0], native[1]))
+
+    def prepared(grey: Bytes) -> Bytes:
+        return prepare_slice(grey.astype(np.float32), plane.label, (0.0, 255.0), size)[0]
+
+    detail = DEFAULT_SCALE["vessel_width"] * native[0] / size[0]
+    return _Raw(levels, np.ones(native, np.bool_), detail, prepared)
+
+
 def _write_array(
-    reader: DomainReader,
     domain: PreparedDomain,
+    catalogue: Catalogue,
     images: SourceImages,
     conditions: Sequence[Condition],
     seed: int,
     path: Path,
 ) -> None:
     """One raw image at a time into a memory-mapped file. Neighbouring images take neighbouring seeds."""
-    settings = Prepare.model_validate(domain.manifest.settings)
-    detail = reader.card.vessel_width * domain.manifest.fov_diameter
-    raws = {raw.name: raw for raw in reader.images()}
     sizes = [images.size(i) for i in range(len(images))]
-    shape = (len(conditions), len(images), *(max(size[axis] for size in sizes) for axis in (0, 1)))
+    tail = (3,) if domain.manifest.channels == 3 else ()
+    shape = (len(conditions), len(images), *(max(size[axis] for size in sizes) for axis in (0, 1)), *tail)
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for column, (height, width) in enumerate(sizes):
-        pixels = reader.read(raws[images.name(column)])
-        _require_same(reader, images, column, pixels, settings)
+    for column, raw in enumerate(_raw_images(domain, catalogue, images)):
+        height, width = sizes[column]
         for row, condition in enumerate(conditions):
-            stressed = _under(condition, pixels, detail, seed + column)
-            array[row, column, :height, :width] = prepare_image(stressed, settings, (height, width))[0]
+            array[row, column, :height, :width] = raw.prepared(_under(condition, raw, seed + column))
     array.flush()
 
 
-def _under(condition: Condition, pixels: RawPixels, detail: float, seed: int) -> RawPixels:
+def _under(condition: Condition, raw: _Raw, seed: int) -> Bytes:
     corruption = find_corruption(condition.corruption)
-    rgb = corruption.apply(pixels.rgb, pixels.fov, detail, condition.strength, seed)
-    return pixels._replace(rgb=np.asarray(rgb, np.uint8))
+    changed = corruption.apply(raw.pixels, raw.fov, raw.detail, condition.strength, seed)
+    return np.asarray(changed, np.uint8)
 
 
-def _require_same(reader: DomainReader, images: SourceImages, index: int, pixels: RawPixels, settings: Prepare) -> None:
+def _require_same(reader: DomainReader, images: SourceImages, index: int, image: Bytes) -> None:
     """The raw image must still be the one that the domain was prepared from."""
-    grey = prepare_image(pixels, settings, images.size(index))[0]
-    difference = np.abs(grey.astype(np.int16) - images.image(index)).mean()
+    difference = np.abs(image.astype(np.int16) - images.image(index)).mean()
     if difference > SAME:
         line = (
             f"{images.name(index)}: differs by {difference:.0f} grey levels from what was prepared; run the sweep again"
@@ -288,11 +373,12 @@ def _require_same(reader: DomainReader, images: SourceImages, index: int, pixels
 
 def _cell(bank: StressBank, condition: Condition, index: int, title: str) -> Bytes:
     image = bank.images(condition).image(index)
-    height, width = image.shape
+    height, width = image.shape[:2]
     whole = cv2.resize(image, (SHEET_SIDE * width // height, SHEET_SIDE), interpolation=cv2.INTER_AREA)
-    middle = np.zeros((SHEET_SIDE, SHEET_SIDE), np.uint8)
+    middle = np.zeros((SHEET_SIDE, SHEET_SIDE, *image.shape[2:]), np.uint8)
     y, x = max(0, (height - SHEET_SIDE) // 2), max(0, (width - SHEET_SIDE) // 2)
     part = image[y : y + SHEET_SIDE, x : x + SHEET_SIDE]
     middle[: part.shape[0], : part.shape[1]] = part
-    body = np.repeat(np.hstack([np.asarray(whole, np.uint8), middle])[..., None], 3, axis=2)
+    body = np.hstack([np.asarray(whole, np.uint8), middle])
+    body = body if body.ndim == 3 else np.repeat(body[..., None], 3, axis=2)
     return np.vstack([text_strip(title, body.shape[1]), body])

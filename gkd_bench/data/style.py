@@ -51,12 +51,12 @@ def restyle(images: Tensor, generator: torch.Generator, rows: Rows | None = None
     """Tiles in random styles; about ``CLEAN_SHARE`` of them come back as they are.
 
     Args:
-        images: (rows, 1, height, width) float32 in [0, 1].
+        images: (rows, channels, height, width) float32 in [0, 1]; the channels of an image are changed alike.
         generator: CPU generator of the parameters.
         rows: which rows of the global batch ``images`` are; default all.
 
     Returns:
-        (rows, 1, height, width) float32 in [0, 1].
+        (rows, channels, height, width) float32 in [0, 1].
     """
     rows, device = rows or Rows(len(images)), images.device
 
@@ -69,11 +69,17 @@ def restyle(images: Tensor, generator: torch.Generator, rows: Rows | None = None
     layers = [RandomLayer(*map(rows.of, layer)) for layer in random_layers(rows.batch, generator)]
     share, own, order = draw(), _beta(draw()), draw().flatten().argsort()
 
-    out = apply_curves(images, curves.to(device))
-    out = random_convolution(
-        out, [RandomLayer(*(part.to(device) for part in layer)) for layer in layers], share.to(device)
-    )
-    out = mix_statistics(out, order.to(device), own.to(device))
+    channels = images.shape[1]
+
+    def each(values: Tensor) -> Tensor:
+        """The parameters of a sample for every one of its channels, on the device."""
+        return values.to(device).repeat_interleave(channels, dim=0)
+
+    planes = images.flatten(0, 1)[:, None]
+    partners = each(order * channels) + torch.arange(channels, device=device).repeat(len(images))
+    out = apply_curves(planes, each(curves))
+    out = random_convolution(out, [RandomLayer(*map(each, layer)) for layer in layers], each(share))
+    out = mix_statistics(out, partners, each(own)).view_as(images)
     return torch.where(clean.to(device), images, out.clamp(0, 1))
 
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gkd_bench.config.schema import Augment
+from gkd_bench.config.schema import Augment, Sampling
 from gkd_bench.data.augment import Rows, photometric, step_generator
 from gkd_bench.data.cache import AnyImages, SourceImages, TestImages, TestSplit
 from gkd_bench.data.style import restyle
 from gkd_bench.errors import DataError, LeakError
 
-LABEL_BIT, FOV_BIT = 256, 512
 TILES, LABELS = 0, 1  # random streams of one step
+MOST_PLACES = 2**26
+"""Pixels that are remembered as centres of tiles; of more, an evenly spaced choice."""
+
+
+Packed = NDArray[Any]
+"""int16 or int32, see :class:`_Pack`."""
 
 
 class TileBatch(NamedTuple):
     """Tiles of a batch.
 
     Attributes:
-        images: (batch, 1, tile, tile) float32 in [0, 1].
-        labels: (batch, tile, tile) int64, 1 on vessels.
+        images: (batch, channels, tile, tile) float32 in [0, 1].
+        labels: (batch, tile, tile) int64 class numbers.
         fov: (batch, tile, tile) bool, true inside the field of view.
     """
 
@@ -39,8 +44,8 @@ class GridTiles:
     """All tiles of a non-overlapping grid.
 
     Attributes:
-        images: (tiles, 1, tile, tile) float32 in [0, 1].
-        labels: (tiles, tile, tile) int64.
+        images: (tiles, channels, tile, tile) float32 in [0, 1].
+        labels: (tiles, tile, tile) int64 class numbers.
         index: (tiles,) int64, the image that each tile is from.
     """
 
@@ -70,8 +75,7 @@ class _Places:
 class TileSampler:
     """Draws tiles of a source domain's images, all of which it holds on the device.
 
-    Tile centres are uniform over the pixels inside the field of view. Beyond the border of an image its pixels are
-    mirrored, so images may be smaller than a tile.
+    Beyond the border of an image its pixels are mirrored, so images may be smaller than a tile.
 
     Args:
         images: training or validation images. Test images are refused.
@@ -80,6 +84,8 @@ class TileSampler:
         augment: flips, quarter rotations and photometric changes.
         style: whether the style of most tiles is changed as well; see :func:`gkd_bench.data.style.restyle`.
         seed: seed of places and augmentation.
+        sampling: where tiles lie: ``centred`` anywhere in the field of view, mirrored at borders; ``inside`` the image,
+            so that a tile as large as the image is the image; or on the cells of a ``grid`` that does not overlap.
 
     Raises:
         LeakError: handed images of a test split.
@@ -95,16 +101,20 @@ class TileSampler:
         augment: Augment | None = None,
         style: bool = False,
         seed: int = 0,
+        sampling: Sampling = "centred",
     ) -> None:
         _refuse_leak(images)
-        self.tile, self.style, self.seed = tile, style, seed
+        self.tile, self.style, self.seed, self.sampling = tile, style, seed, sampling
         self.augment = augment or Augment()
         self.device = torch.device(device)
-        packed, self._sizes = _pack(images)
-        self._inside = _pixels(packed, FOV_BIT, images.domain, "inside the field of view")
-        self._vessel = _pixels(packed, FOV_BIT | LABEL_BIT, images.domain, "on a vessel inside the field of view")
-        self._shape = packed.shape[1:]
-        self._packed = torch.from_numpy(packed).to(self.device)
+        pack = _pack(images)
+        self._pack, self._sizes = pack, pack.sizes
+        self._inside = _pixels(pack, pack.fov_bit, images.domain, "inside the field of view")
+        self._vessel = _pixels(
+            pack, pack.fov_bit, images.domain, "of the foreground inside the field of view", labelled=True
+        )
+        self._shape = pack.array.shape[1:]
+        self._packed = torch.from_numpy(pack.array).to(self.device)
 
     def draw(self, step: int, batch: int, rank: int = 0, workers: int = 1) -> TileBatch:
         """Rows ``rank::workers`` of the global batch of a step.
@@ -132,7 +142,7 @@ class TileSampler:
         return self._gather(self._places(vessel, generator).rows(Rows(batch, rank, workers))).labels
 
     def _places(self, vessel: Tensor, generator: torch.Generator) -> _Places:
-        """Places of tiles centred inside the field of view, on a vessel where ``vessel`` (batch,) is true."""
+        """Places of tiles, on the foreground where ``vessel`` (batch,) is true."""
         batch = len(vessel)
         fraction = torch.rand(batch, generator=generator, dtype=torch.float64)
         inside = self._inside[(fraction * len(self._inside)).long()].long()
@@ -141,33 +151,62 @@ class TileSampler:
         height, width = self._shape
         quarters = torch.randint(4, (batch,), generator=generator) * self.augment.rotations
         flips = torch.randint(2, (2, batch), generator=generator).bool() & self.augment.flips
+        image = centre // (height * width)
         return _Places(
-            image=centre // (height * width),
-            top=centre // width % height - self.tile // 2,
-            left=centre % width - self.tile // 2,
+            image=image,
+            top=self._start(centre // width % height, self._sizes[image, 0]),
+            left=self._start(centre % width, self._sizes[image, 1]),
             flip_rows=flips[0] ^ (quarters == 1) ^ (quarters == 2),  # a quarter turn is a transposition and one flip
             flip_columns=flips[1] ^ (quarters == 2) ^ (quarters == 3),
             transpose=quarters % 2 == 1,
         )
 
+    def _start(self, centre: Tensor, size: Tensor) -> Tensor:
+        """First row (or column) of tiles around ``centre`` in images of ``size``, both (batch,)."""
+        if self.sampling == "centred":
+            return centre - self.tile // 2
+        room = size - self.tile
+        if self.sampling == "inside":
+            start = torch.minimum((centre - self.tile // 2).clamp_min(0), room)
+        else:
+            first = (size - -(-size // self.tile) * self.tile) // 2
+            start = first + (centre - first) // self.tile * self.tile
+        return torch.where(room > 0, start, torch.div(room, 2, rounding_mode="floor"))  # a small image in its middle
+
     def _gather(self, places: _Places) -> TileBatch:
         sizes = self._sizes[places.image].to(self.device)
-        return _unpack(_gather(self._packed, sizes, places.to(self.device), self.tile))
+        return self._pack.unpacked(_gather(self._packed, sizes, places.to(self.device), self.tile))
 
 
-def grid_tiles(images: AnyImages, tile: int, device: torch.device | str = "cpu") -> GridTiles:
-    """All tiles of a non-overlapping grid, centred on each image, that lie at least half inside the field of view.
+def grid_tiles(images: AnyImages, tile: int, device: torch.device | str = "cpu", most: int | None = None) -> GridTiles:
+    """Tiles of a non-overlapping grid, centred on each image, that lie at least half inside the field of view.
 
     Works for source and test images alike: for measuring, never for training.
+
+    Args:
+        images: what to cover.
+        tile: side of a tile, pixels.
+        device: where tiles appear.
+        most: largest number of tiles, evenly spaced over all; none = all.
     """
-    packed, sizes = _pack(images)
-    corners = [(i, *corner) for i in range(len(images)) for corner in _grid_corners(images.size(i), tile)]
+    chosen = images if most is None else images.subset(_spread(len(images), most))
+    pack = _pack(chosen)
+    corners = [(i, *corner) for i in range(len(chosen)) for corner in _grid_corners(chosen.size(i), tile)]
     image, top, left = torch.tensor(corners, dtype=torch.int64).T
     upright = torch.zeros(len(corners), dtype=torch.bool)
     places = _Places(image, top, left, upright, upright, upright)
-    tiles = _unpack(_gather(torch.from_numpy(packed), sizes[image], places, tile))
-    keep = tiles.fov.float().mean((1, 2)) >= 0.5
+    tiles = pack.unpacked(_gather(torch.from_numpy(pack.array), pack.sizes[image], places, tile))
+    keep = torch.nonzero(tiles.fov.float().mean((1, 2)) >= 0.5).flatten()
+    if most is not None:
+        keep = keep[_spread(len(keep), most)]
     return GridTiles(tiles.images[keep].to(device), tiles.labels[keep].to(device), image[keep].to(device))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """``most`` numbers, evenly spaced from 0 to ``count`` - 1; all when there are no more."""
+    if count <= most:
+        return list(range(count))
+    return [int(row) for row in torch.linspace(0, count - 1, most).round().long()]
 
 
 def _refuse_leak(images: object) -> None:
@@ -177,27 +216,76 @@ def _refuse_leak(images: object) -> None:
         raise TypeError(f"tiles are drawn from SourceImages, not from {type(images).__name__}")
 
 
-def _pack(images: AnyImages) -> tuple[NDArray[np.int16], Tensor]:
-    """(N, height, width) int16 with grey level, label bit and field-of-view bit, and the (N, 2) true sizes.
+@dataclass(frozen=True, eq=False)
+class _Pack:
+    """Images, labels and fields of view in one integer per pixel, so that a batch costs one gather.
 
-    One array, so that a batch costs one gather.
+    Attributes:
+        array: (N, height, width) int16, of colour images int32: 8 or 24 bits of image, 6 of label, 1 of field of view.
+        sizes: (N, 2) int64, true sizes.
+        channels: of the images.
     """
+
+    array: Packed
+    sizes: Tensor
+    channels: int
+
+    @property
+    def label_shift(self) -> int:
+        """Bits of the image, below those of the label."""
+        return 8 * self.channels
+
+    @property
+    def fov_bit(self) -> int:
+        """The bit of the field of view."""
+        return 1 << (self.label_shift + LABEL_BITS)
+
+    def unpacked(self, packed: Tensor) -> TileBatch:
+        """Tiles of gathered pixels (batch, tile, tile)."""
+        levels = [(packed >> (8 * channel)) & 255 for channel in range(self.channels)]
+        images = torch.stack(levels, dim=1).float() / 255.0
+        labels = ((packed >> self.label_shift) & LABEL_MASK).long()
+        return TileBatch(images, labels, (packed & self.fov_bit).bool())
+
+
+LABEL_BITS = 6
+LABEL_MASK = (1 << LABEL_BITS) - 1
+
+
+def _pack(images: AnyImages) -> _Pack:
     sizes = torch.tensor([images.size(i) for i in range(len(images))], dtype=torch.int64).reshape(-1, 2)
     height, width = (int(side) for side in sizes.max(0).values)
-    packed = np.zeros((len(images), height, width), dtype=np.int16)
+    channels = images.channels
+    kind: Any = np.int16 if channels == 1 else np.int32
+    pack = _Pack(np.zeros((len(images), height, width), dtype=kind), sizes, channels)
     for i in range(len(images)):
         rows, columns = images.size(i)
-        bits = images.image(i).astype(np.int16) + LABEL_BIT * images.label(i).astype(np.int16)
-        packed[i, :rows, :columns] = bits + FOV_BIT * images.fov(i).astype(np.int16)
-    return packed, sizes
+        image, label, fov = (values(i).astype(kind) for values in (images.image, images.label, images.fov))
+        levels = image if channels == 1 else image @ np.asarray([1, 1 << 8, 1 << 16], kind)
+        bits = levels | (label << pack.label_shift) | (fov << (pack.label_shift + LABEL_BITS))
+        pack.array[i, :rows, :columns] = bits
+    return pack
 
 
-def _pixels(packed: NDArray[np.int16], bits: int, domain: str, words: str) -> Tensor:
-    """Flat positions, int32 or int64, of the pixels that have all ``bits``."""
-    found = np.flatnonzero((packed & bits) == bits)
-    if not found.size:
+def _pixels(pack: _Pack, bits: int, domain: str, words: str, labelled: bool = False) -> Tensor:
+    """Flat positions, int32 or int64, of the pixels inside the field of view, ``labelled``: those of the foreground.
+
+    Found image by image, and thinned out evenly where they would be too many to keep.
+    """
+    area, label = pack.array[0].size, LABEL_MASK << pack.label_shift
+
+    def wanted(image: Packed) -> NDArray[np.int64]:
+        flat = image.reshape(-1)
+        mask = (flat & bits) == bits
+        return np.flatnonzero(mask & ((flat & label) > 0) if labelled else mask)
+
+    total = sum(len(wanted(image)) for image in pack.array)
+    if not total:
         raise DataError([f"no pixel {words} in any image"], domain, "Run the data check and look at its pictures.")
-    return torch.from_numpy(found.astype(np.int32 if packed.size < 2**31 else np.int64))
+    step = -(-total // MOST_PLACES)
+    kind = np.int32 if pack.array.size < 2**31 else np.int64
+    found = [(wanted(image)[::step] + i * area).astype(kind) for i, image in enumerate(pack.array)]
+    return torch.from_numpy(np.concatenate(found))
 
 
 def _gather(packed: Tensor, sizes: Tensor, places: _Places, tile: int) -> Tensor:
@@ -219,11 +307,6 @@ def _mirror(index: Tensor, size: Tensor) -> Tensor:
     period = (2 * size - 2).clamp_min(1)
     index = index % period
     return torch.where(index < size, index, period - index)
-
-
-def _unpack(packed: Tensor) -> TileBatch:
-    images = (packed & 255).unsqueeze(1).float() / 255.0
-    return TileBatch(images, (packed & LABEL_BIT).bool().long(), (packed & FOV_BIT).bool())
 
 
 def _grid_corners(size: tuple[int, int], tile: int) -> list[tuple[int, int]]:

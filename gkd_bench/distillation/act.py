@@ -57,7 +57,7 @@ def host_outputs(
     features = host.encode(images)
     decoded = host.decode(features.bottleneck, features.skips)
     view = host.encode(views).bottleneck
-    target = prior.vector(labels[:, None].float())
+    target = prior.vector(prior.masks(labels))
     return HostOutputs(features.bottleneck, features.skips, decoded.logits, decoded.tap, view, labels, target)
 
 
@@ -103,7 +103,7 @@ class AlignmentTraining(nn.Module):
     def _semantic(self, vectors: Tensor, labels: Tensor) -> Tensor:
         height, width = labels.shape[-2:]
         logits = self.prior.mask_logits(vectors, (height, width))
-        return F.binary_cross_entropy_with_logits(logits.float(), labels[:, None].float())
+        return F.binary_cross_entropy_with_logits(logits.float(), self.prior.masks(labels))
 
     def _reconstruction(self, vectors: Tensor, outputs: HostOutputs) -> dict[str, Tensor]:
         height, width = outputs.bottleneck.shape[-2:]

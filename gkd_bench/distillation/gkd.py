@@ -12,7 +12,7 @@ from torch import Tensor
 from gkd_bench.config.method_options import GkdOptions, ViewKind
 from gkd_bench.distillation import dcgd, dicd
 from gkd_bench.distillation.base import Aligned, Batch, Guides, Method, StudentOutput
-from gkd_bench.networks.base import Features, SegmentationNetwork
+from gkd_bench.networks.base import Features, SegmentationNetwork, class_probabilities
 from gkd_bench.networks.norm import view_statistics
 
 
@@ -50,7 +50,7 @@ class GeneralizableDistillation(Method):
         if self.options.cross:
             vectors = self.san.vectors(own.features.bottleneck).detach().requires_grad_()
             q1 = dicd.teacher_decodes_student(self.teacher, self.tan, vectors, features)
-            (gradient,) = torch.autograd.grad(q1.float().softmax(1)[:, 1].mean(), vectors)
+            (gradient,) = torch.autograd.grad(class_probabilities(q1).sum(dim=1).mean(), vectors)
             found["q1 gradient to the student vector"] = float((gradient * self.san.sd).norm())
         return found
 

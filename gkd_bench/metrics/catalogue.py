@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ class MetricInfo:
         return self.high if self.higher_is_better else self.low
 
 
+_HD95 = "Huttenlocher et al., IEEE PAMI 15:850, 1993; 95th percentile as in MONAI"
+_ASSD = "Heimann et al., IEEE TMI 28:1251, 2009"
+_NSD = "Nikolov et al., arXiv 1809.04430"
 _NO_PIXELS = "no pixel was scored"
 _WORST_DIAGONAL = "never: 0 when both masks are empty, the diagonal of the image when exactly one is"
+_WORST_DIAGONAL_MM = _WORST_DIAGONAL.replace("image", "volume")
 _WORST_ZERO = "never: 1 when both masks are empty, 0 when exactly one is"
 
 
@@ -57,8 +61,22 @@ def _error(name: str, title: str, reference: str, *, tie: float, decimals: int =
 
 
 def _distance(name: str, title: str, reference: str, *, tie: float) -> MetricInfo:
-    """Card of a distance between surfaces."""
-    return MetricInfo(name, title, False, 0.0, math.inf, reference, _WORST_DIAGONAL, unit="px", decimals=2, tie=tie)
+    """Card of a distance between surfaces, in pixels of one image or slice; in millimetres of a volume with ``_mm``."""
+    unit, undefined = ("mm", _WORST_DIAGONAL_MM) if name.endswith("_mm") else ("px", _WORST_DIAGONAL)
+    return MetricInfo(name, title, False, 0.0, math.inf, reference, undefined, unit=unit, decimals=2, tie=tie)
+
+
+def card_of(name: str) -> MetricInfo | None:
+    """Card of a metric; of one class's, such as ``dice/right_kidney``, the metric's own under the class's name.
+
+    Args:
+        name: as in records, without where it was measured. None for a metric that has no card.
+    """
+    metric, _, of = name.partition("/")
+    card = METRICS.get(metric)
+    if card is None or not of:
+        return card
+    return replace(card, name=name, title=f"{card.title}, {of.replace('_', ' ')}")
 
 
 METRICS: dict[str, MetricInfo] = {
@@ -70,9 +88,17 @@ METRICS: dict[str, MetricInfo] = {
         _share("specificity", "Specificity", "TN / (TN + FP)", "no background in the label"),
         _share("accuracy", "Accuracy", "(TP + TN) / all"),
         _share("auc", "AUC", "Hanley and McNeil, Radiology 143:29, 1982", "the label has one class only"),
-        _distance("hd95", "HD95", "Huttenlocher et al., IEEE PAMI 15:850, 1993; 95th percentile as in MONAI", tie=0.5),
-        _distance("assd", "ASSD", "Heimann et al., IEEE TMI 28:1251, 2009", tie=0.1),
-        _share("nsd", "NSD", "Nikolov et al., arXiv 1809.04430 (surface pixels counted)", _WORST_ZERO),
+        _distance("hd95", "HD95", _HD95, tie=0.5),
+        _distance("hd95_mm", "HD95", f"{_HD95}; of the volume, in 3-D", tie=1.0),
+        _distance("assd", "ASSD", _ASSD, tie=0.1),
+        _distance("assd_mm", "ASSD", f"{_ASSD}; of the volume, in 3-D", tie=0.25),
+        _share("nsd", "NSD", f"{_NSD} (surface pixels counted)", _WORST_ZERO),
+        _share(
+            "nsd_mm",
+            "NSD, tolerance in mm",
+            f"{_NSD} (surface voxels of the volume counted, tolerance in mm)",
+            _WORST_ZERO,
+        ),
         _share("cldice", "clDice", "Shit et al., CVPR 2021", _WORST_ZERO),
         MetricInfo(
             "components",

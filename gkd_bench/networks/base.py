@@ -106,3 +106,8 @@ def count_parameters(module: nn.Module) -> int:
 def foreground_probability(logits: Tensor) -> Tensor:
     """(batch, classes, ...) logits -> (batch, ...) probability of class 1."""
     return torch.softmax(logits.float(), dim=1)[:, 1]
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """(batch, classes, ...) logits -> (batch, classes - 1, ...) probabilities of the foreground classes."""
+    return torch.softmax(logits.float(), dim=1)[:, 1:]

@@ -21,6 +21,12 @@ class SemanticAutoencoder(nn.Module):
     There is nothing between the transposed convolutions, and there are no skips: all the decoder knows comes through the
     bottleneck. Structure from the authors' code; the losses it is trained with are a reconstruction.
 
+    Label maps of several classes come as one-hot maps, one channel per foreground class.
+
+    Args:
+        width: factor on all channels.
+        classes: foreground classes.
+
     Attributes:
         stride: mask pixels per bottleneck position.
         bottleneck_channels: channels of the bottleneck, 512 at width 1.0.
@@ -28,19 +34,19 @@ class SemanticAutoencoder(nn.Module):
 
     stride = 8
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, classes: int = 1) -> None:
         super().__init__()
-        self.width = width
-        self.encoder = SelectiveKernelEncoder(width, in_channels=1)
+        self.width, self.classes = width, classes
+        self.encoder = SelectiveKernelEncoder(width, in_channels=classes)
         first, second, third, fourth = self.encoder.channels
         self.bottleneck_channels = fourth
         steps = ((fourth, third), (third, second), (second, first))
         self.up = nn.Sequential(*(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in steps))
-        self.head = dropped_head(first, 1)
+        self.head = dropped_head(first, classes)
         self.apply(xavier_convolutions)
 
     def encode(self, masks: Tensor) -> Tensor:
-        """Masks (batch, 1, height, width) in [0, 1] -> bottleneck (batch, channels, ceil(height/8), ceil(width/8)).
+        """Masks (batch, classes, height, width) in [0, 1] -> bottleneck (batch, channels, ceil(height/8), ceil(width/8)).
 
         Sides that are no multiple of 8 are padded by replication.
         """
@@ -50,13 +56,18 @@ class SemanticAutoencoder(nn.Module):
         return bottleneck
 
     def decode(self, bottleneck: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Bottleneck -> mask logits (batch, 1, 8 h, 8 w), cropped to ``size`` where one is given."""
+        """Bottleneck -> mask logits (batch, classes, 8 h, 8 w), cropped to ``size`` where one is given."""
         logits: Tensor = self.head(self.up(bottleneck))
         return logits if size is None else logits[..., : size[0], : size[1]]
 
     def forward(self, masks: Tensor) -> Tensor:
-        """Masks (batch, 1, height, width) in [0, 1] -> logits of the same shape."""
+        """Masks (batch, classes, height, width) in [0, 1] -> logits of the same shape."""
         return self.decode(self.encode(masks), (masks.shape[-2], masks.shape[-1]))
+
+
+def one_hot_masks(labels: Tensor, classes: int) -> Tensor:
+    """(batch, height, width) class numbers -> (batch, classes, height, width) float32 in {0, 1}, without the background."""
+    return torch.stack([labels == number for number in range(1, classes + 1)], dim=1).float()
 
 
 class Reconstruction(NamedTuple):
@@ -66,7 +77,7 @@ class Reconstruction(NamedTuple):
         vector: (batch, dim).
         rebuilt: bottleneck made from the vector, (batch, channels, h, w).
         bottleneck: the autoencoder's own, no gradient.
-        logits: mask logits decoded from ``rebuilt``, (batch, 1, height, width).
+        logits: mask logits decoded from ``rebuilt``, (batch, classes, height, width).
     """
 
     vector: Tensor
@@ -117,20 +128,24 @@ class SemanticPrior(nn.Module):
         self.autoencoder.eval()
         return self
 
+    def masks(self, labels: Tensor) -> Tensor:
+        """(batch, height, width) class numbers -> the masks that this autoencoder takes."""
+        return one_hot_masks(labels, self.autoencoder.classes)
+
     def vector(self, masks: Tensor) -> Tensor:
-        """Masks (batch, 1, height, width) in [0, 1] -> semantic vectors (batch, dim)."""
+        """Masks (batch, classes, height, width) in [0, 1] -> semantic vectors (batch, dim)."""
         with torch.no_grad():
             bottleneck = self.autoencoder.encode(masks)
         return self.vector_part.encode(bottleneck)
 
     def mask_logits(self, vectors: Tensor, size: tuple[int, int]) -> Tensor:
-        """Vectors (batch, dim) -> mask logits (batch, 1, *size); differentiable in the vectors."""
+        """Vectors (batch, dim) -> mask logits (batch, classes, *size); differentiable in the vectors."""
         stride = self.autoencoder.stride
         grid = (-(-size[0] // stride), -(-size[1] // stride))
         return self.autoencoder.decode(self.vector_part.header(vectors, grid), size)
 
     def forward(self, masks: Tensor) -> Reconstruction:
-        """Masks (batch, 1, height, width) in [0, 1] -> vector, both bottlenecks, mask logits."""
+        """Masks (batch, classes, height, width) in [0, 1] -> vector, both bottlenecks, mask logits."""
         with torch.no_grad():
             bottleneck = self.autoencoder.encode(masks)
         vector, rebuilt = self.vector_part(bottleneck)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gkd_bench.config.method_options import SILENT_RATIO
 from gkd_bench.report import comparison
+from gkd_bench.report.captions import sizes_on
 from gkd_bench.report.cells import Cell
-from gkd_bench.report.evidence import SIGNIFICANT, Evidence
+from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Pair
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.names import (
     ALONE,
@@ -18,13 +19,11 @@ from gkd_bench.report.names import (
     metric_decimals,
     metric_direction,
     metric_tie,
-    metric_title,
 )  # fmt: skip
 from gkd_bench.report.overall import overall_cell
 from gkd_bench.report.pulls import silent_rows
 from gkd_bench.report.rows import MANY, is_adapted, is_distilled, kind_of, student_of
 
-_TESTED = f"paired tests over subjects, Holm, p < {SIGNIFICANT:g}"
 _NAMED, _BEST = 3, 3
 Means = dict[str, Cell]
 
@@ -43,10 +42,26 @@ def answer(records: SweepRecords) -> str:
     means = {method: overall_cell(evidence.several(metric, method)) for method in records.methods}
     of = f" of {len(foreign)}" if len(foreign) > len(pairs) else ""
     over = f"{len(pairs)}{of} foreign source → target {'pair' if not of and len(pairs) == 1 else 'pairs'}"
-    begin = f"Mean {metric_title(metric)} over {over}, n = {counted(len(seeds), 'seed')}"
+    begin = f"Mean {evidence.title(metric)} over {over}, n = {counted(len(seeds), 'seed')}{_slices(evidence, pairs)}"
     few = len(records.methods) <= MANY
     first = [f"{begin}: {_named(evidence, means, means)}."] if few else _many(evidence, metric, means, begin)
     return " ".join([*first, *_judgement(evidence, metric), *_controls(evidence, metric, means), *_silent(records)])
+
+
+def _slices(evidence: Evidence, pairs: Iterable[Pair]) -> str:
+    """On how many patients and slices the targets of these pairs were scored; empty for photographs."""
+    targets = dict.fromkeys(target for _, target in pairs)
+    sizes = [sizes_on(evidence, target, evidence.records.methods) for target in targets]
+    if not all(one.slices for one in sizes):
+        return ""
+    subjects, images, slices = (
+        sum(max(getattr(one, name)) for one in sizes) for name in ("subjects", "images", "slices")
+    )
+    return f", {evidence.words.size([subjects], [images], [slices])}"
+
+
+def _tested(evidence: Evidence) -> str:
+    return f"paired tests over {evidence.words.subjects}, Holm, p < {SIGNIFICANT:g}"
 
 
 def _named(evidence: Evidence, means: Means, methods: Iterable[str]) -> str:
@@ -125,7 +140,7 @@ def _judgement(evidence: Evidence, metric: str) -> Iterator[str]:
     better = {f"{method_title(name)} on {counts[0]} of {counts[2]}": counts[0] for name, counts in tested.items()}
     worse = {f"{method_title(name)} on {counts[1]} of {counts[2]}": counts[1] for name, counts in tested.items()}
     if any(better.values()):
-        yield f"Better than the student alone by more than a tie and significantly ({_TESTED}): {_most(better)} foreign pairs{_on_average(evidence, metric)}."
+        yield f"Better than the student alone by more than a tie and significantly ({_tested(evidence)}): {_most(better)} foreign pairs{_on_average(evidence, metric)}."
     else:
         yield f"{_without_significance(evidence, metric, tested)}{_on_average(evidence, metric)}."
     if any(worse.values()):
@@ -151,9 +166,9 @@ def _without_significance(evidence: Evidence, metric: str, methods: Iterable[str
     if not any(won for won, _, _ in counts.values()):
         behind = f"; {_most(named)} pairs" if any(named.values()) else ""
         return f"No method beats the student alone on a foreign domain {tie}{behind}"
-    too_few = ", with so few test subjects none could be" if evidence.powerless(metric) else ""
+    too_few = f", with so few test {evidence.words.subjects} none could be" if evidence.powerless(metric) else ""
     return (
-        f"No method beats the student alone {tie} and significantly ({_TESTED}) on any foreign pair{too_few}; "
+        f"No method beats the student alone {tie} and significantly ({_tested(evidence)}) on any foreign pair{too_few}; "
         f"by more than a tie: {_most(named)} pairs"
     )
 
@@ -170,7 +185,7 @@ def _on_average(evidence: Evidence, metric: str) -> str:
     if not named:
         return ""
     subjects = max(gain.subjects for gain in gains.values())
-    return f"; on the mean over foreign pairs, n = {subjects} subjects: {_most(named, '')}"
+    return f"; on the mean over foreign pairs, n = {subjects} {evidence.words.subjects}: {_most(named, '')}"
 
 
 def _number(metric: str, cell: Cell) -> str:

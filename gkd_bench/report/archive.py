@@ -102,9 +102,8 @@ def merged(sweeps: Sequence[SavedSweep]) -> SavedSweep:
     for one in sweeps:
         renamed = _renamed(one, seen)
         _refuse([f"{one.name}: {name} differs from that of an earlier sweep" for name in REFERENCES if name in renamed])
-        records += [
-            _under(record, name, one.name, renamed) for record in one.records if record.get("domain") not in there
-        ]
+        kept = (record for record in one.records if record["record"] != "missing" or record["domain"] not in there)
+        records += [_under(record, name, one.name, renamed) for record in kept]
         variants = {f"{key}@{one.name}" if key in renamed else key: entry for key, entry in one.origin.variants.items()}
         origins.append(replace(one.origin, variants=variants))
     unique = {json.dumps(record, sort_keys=True): record for record in records}

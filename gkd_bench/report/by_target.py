@@ -9,7 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gkd_bench.report.blocks import Key
-from gkd_bench.report.captions import INTERVAL, basis, chosen_by, marks, ranks, sentences, tested_on, tie_words
+from gkd_bench.report.captions import (
+    basis,
+    chosen_by,
+    interval,
+    marks,
+    paired,
+    ranks,
+    sentences,
+    tested_on,
+    tie_words,
+    unmeasured,
+)  # fmt: skip
 from gkd_bench.report.cells import Cell, Column, Section, Table
 from gkd_bench.report.evidence import Evidence, is_missing
 from gkd_bench.report.frame import SweepRecords
@@ -18,7 +29,6 @@ from gkd_bench.report.names import (
     TEACHER,
     bare,
     metric_column,
-    metric_title,
 )  # fmt: skip
 from gkd_bench.report.rows import lacking, method_cell, method_notes
 
@@ -40,10 +50,11 @@ def scores_by_target(records: SweepRecords, metric: str | None = None) -> Table:
         ranks("its source and target"),
         f"Tested on: {tested_on(evidence, records.methods)}",
         chosen_by(evidence),
+        unmeasured(evidence, metric),
         MARKS_NOTE,
     )
     name = "triple" if first else f"by_target_{bare(metric)}"
-    title = f"{metric_title(metric)} of every row on every target"
+    title = f"{evidence.title(metric)} of every row on every target"
     columns = [metric_column(target, target, metric) for target in records.targets]
     return _table(records, (name, title, caption, "answer" if first else "matrix"), columns, records.methods, cells)
 
@@ -55,14 +66,14 @@ def gains_by_target(records: SweepRecords, metric: str | None = None) -> Table:
     cells = evidence.gain_cells(metric)
     columns = [metric_column(target, target, metric, signed=True, interval=True) for target in records.targets]
     caption = sentences(
-        f"Differences are paired by seed and subject; {tie_words(metric)}".removesuffix("; "),
+        f"{paired(evidence)}; {tie_words(metric)}".removesuffix("; "),
         basis(evidence, cells.values()),
-        INTERVAL,
+        interval(evidence),
         marks(evidence, metric),
         lacking(records, evidence.compared),
         MARKS_NOTE,
     )
-    title = f"{metric_title(metric)}: difference to the student alone"
+    title = f"{evidence.title(metric)}: difference to the student alone"
     return _table(records, ("gains", title, caption, "answer"), columns, evidence.compared, cells)
 
 
@@ -71,7 +82,7 @@ def gaps_by_target(records: SweepRecords, metric: str, words: str) -> Table:
     evidence = Evidence.of(records)
     cells = {key: gap.cell for key, gap in evidence.gaps(metric).items()}
     columns = [Column(target, target, "up", True, 2, False, True) for target in records.targets]
-    title = f"Gap closed between student alone and teacher, {metric_title(metric)}"
+    title = f"Gap closed between student alone and teacher, {evidence.title(metric)}"
     caption = sentences(words, basis(evidence, cells.values()), MARKS_NOTE)
     return _table(records, ("gap", title, caption, "answer"), columns, evidence.compared, cells)
 

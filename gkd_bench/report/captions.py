@@ -6,17 +6,38 @@ from collections.abc import Iterable, Sequence
 
 from gkd_bench.report.blocks import Key
 from gkd_bench.report.cells import Cell
-from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Verdict
-from gkd_bench.report.names import counted, metric_tie, span
+from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Sizes, Verdict
+from gkd_bench.report.names import bare, counted, listed, metric_tie, span
 from gkd_bench.report.selection import RULES
 
-INTERVAL = "[ ] 95 % bootstrap interval over seeds and test subjects"
 PICKS = {"rule": "the one this rule likes best", "closest_to_ideal": "the one closest to the ideal point"}
+
+
+def interval(evidence: Evidence) -> str:
+    """What numbers in brackets are."""
+    return f"[ ] 95 % bootstrap interval over seeds and test {evidence.words.subjects}"
+
+
+def paired(evidence: Evidence) -> str:
+    """How a difference of two methods was taken."""
+    return f"differences are paired by seed and {evidence.words.subject}"
+
+
+def unmeasured(evidence: Evidence, metric: str) -> str:
+    """Targets that were scored but not by this metric, and why; empty without any."""
+    targets = evidence.unmeasured(metric)
+    if not targets:
+        return ""
+    why = ", of which no spacing is known" if bare(metric).endswith("_mm") else ""
+    instead = ", where it is in mm" if f"{metric}_mm" in evidence.metrics else ""
+    return f"Not measured on {listed(targets)}{why}{instead}"
 
 
 def basis(evidence: Evidence, cells: Iterable[Cell], seeds: Iterable[int] | None = None) -> str:
     """How a mean was taken and over how many seeds; the seeds that are named are those of the sweep unless given."""
-    return f"Per test image, averaged per subject, then over subjects; {seed_words(evidence, cells, seeds)}."
+    words = evidence.words
+    means = f"Per test {words.image}, averaged per {words.subject}, then over {words.subjects}"
+    return f"{means}; {seed_words(evidence, cells, seeds)}."
 
 
 def seed_words(evidence: Evidence, cells: Iterable[Cell], seeds: Iterable[int] | None = None) -> str:
@@ -37,17 +58,24 @@ def seeds_of(evidence: Evidence, metric: str, keys: Iterable[Key]) -> list[int]:
 
 
 def tested_on(evidence: Evidence, methods: Sequence[str]) -> str:
-    """How many subjects and images each target's scores of these methods rest on."""
-    found = [
-        (target, [evidence.sizes.get((method, target), ([], [])) for method in methods])
-        for target in evidence.records.targets
-    ]
+    """How many subjects and images, or slices, each target's scores of these methods rest on."""
+    found = {target: sizes_on(evidence, target, methods) for target in evidence.records.targets}
     parts = [
-        f"{target}: {_span_of(sizes, 0, 'subject')}, {_span_of(sizes, 1, 'image')}"
-        for target, sizes in found
-        if any(subjects for subjects, _ in sizes)
+        f"{target}: {evidence.words.size(sizes.subjects, sizes.images, sizes.slices)}"
+        for target, sizes in found.items()
+        if sizes.subjects
     ]
     return "; ".join(parts) or "nothing"
+
+
+def sizes_on(evidence: Evidence, target: str, methods: Sequence[str]) -> Sizes:
+    """What the scores of these methods on a target rest on, all of them together."""
+    found = [evidence.sizes.get((method, target), Sizes()) for method in methods]
+    return Sizes(
+        [count for one in found for count in one.subjects],
+        [count for one in found for count in one.images],
+        [count for one in found for count in one.slices],
+    )
 
 
 def chosen_by(evidence: Evidence) -> str:
@@ -73,20 +101,21 @@ def marks(evidence: Evidence, metric: str) -> str:
     verdicts = [*evidence.verdicts(metric).values()]
     if not verdicts:
         return ""
-    words = f"* better, ▾ worse than the student alone (paired permutation test over subjects, Holm over {verdicts[0].family} comparisons, p < {SIGNIFICANT:g})"
-    return f"{words}; {smallest_words(verdicts)}"
+    permutation = f"paired permutation test over {evidence.words.subjects}"
+    words = f"* better, ▾ worse than the student alone ({permutation}, Holm over {verdicts[0].family} comparisons, p < {SIGNIFICANT:g})"
+    return f"{words}; {smallest_words(evidence, verdicts)}"
 
 
-def smallest_words(verdicts: Sequence[Verdict]) -> str:
+def smallest_words(evidence: Evidence, verdicts: Sequence[Verdict]) -> str:
     """The smallest p that so few subjects can give, and whether anything can be significant at all."""
     known = [verdict for verdict in verdicts if verdict.test.smallest_p is not None]
     if not known:
-        return "no target has the two subjects that a test needs"
+        return f"no target has the two {evidence.words.subjects} that a test needs"
     subjects = span(verdict.test.n for verdict in known)
     smallest = [float(verdict.test.smallest_p or 1.0) for verdict in known]
     family = known[0].family
     ends = sorted({f"{min(smallest):.2g}", f"{max(smallest):.2g}"}, key=float)
-    words = f"n = {subjects} subjects, with which p cannot be below {' to '.join(ends)}"
+    words = f"n = {subjects} {evidence.words.subjects}, with which p cannot be below {' to '.join(ends)}"
     if min(smallest) * family >= SIGNIFICANT:
         words += f" (times {family} for the first Holm step: nothing can be significant here)"
     return words
@@ -96,7 +125,3 @@ def sentences(*parts: str) -> str:
     """Parts as sentences, empty ones left out; a word gets a capital letter, a symbol like n does not."""
     whole = (f"{part[0].upper()}{part[1:]}" if part[1:2].isalpha() else part for part in parts if part)
     return " ".join(part if part.endswith(".") else f"{part}." for part in whole)
-
-
-def _span_of(sizes: Iterable[tuple[list[int], list[int]]], which: int, noun: str) -> str:
-    return counted(span(count for both in sizes for count in both[which]), noun)

@@ -18,7 +18,7 @@ Flag = Literal[
     "control", "port", "adapted",
 ]  # fmt: skip
 Section = Literal[
-    "answer", "matrix", "comparison", "significance", "selection", "forecast", "ablation", "efficiency", "stress",
+    "answer", "domains", "matrix", "comparison", "significance", "selection", "forecast", "ablation", "efficiency", "stress",
     "search", "distance", "health", "cost",
 ]  # fmt: skip
 Value = str | int | float | None

@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gkd_bench.report.captions import INTERVAL, chosen_by, ranks, sentences, tie_words
+from gkd_bench.report.captions import chosen_by, interval, paired, ranks, sentences, tie_words
 from gkd_bench.report.cells import Cell, Column, Table, mark_ranks
 from gkd_bench.report.evidence import SIGNIFICANT, Evidence, Verdict, gap_cell, judged
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.method_tables import PULL_WORDS
 from gkd_bench.report.names import (
     ALONE,
+    REGION,
     TEACHER,
     bare,
     counted,
+    listed,
     metric_column,
     metric_decimals,
     metric_direction,
     metric_tie,
-    metric_title,
     short_title,
     span,
 )  # fmt: skip
@@ -30,7 +31,7 @@ from gkd_bench.report.rows import alone_of, lacking, method_cell, method_notes, 
 from gkd_bench.report.significance import holm
 
 _P = 4  # place of the column of p among those of the comparison
-FURTHER = ("hd95", "nsd", "cldice", "components", "ece", "brier")
+FURTHER = ("hd95_mm", "hd95", "nsd_mm", "nsd", "cldice", "components", "ece", "brier")
 
 
 def comparison(records: SweepRecords) -> Table:
@@ -53,8 +54,8 @@ def comparison(records: SweepRecords) -> Table:
     )
     gains = overall_gains(evidence, metric, ALONE, evidence.compared)
     rows = [_comparison_row(evidence, metric, method, gains.get(method, Cell())) for method in records.methods]
-    rows = _ranked_columns(rows, columns, records.methods, ("in_domain", "foreign", "worst"))
-    text = f"{metric_title(metric)}, every method in one row"
+    rows = ranked_columns(rows, columns, records.methods, ("in_domain", "foreign", "worst"))
+    text = f"{evidence.title(metric)}, every method in one row"
     return Table(
         "comparison",
         text,
@@ -69,8 +70,9 @@ def comparison(records: SweepRecords) -> Table:
 def further_comparison(records: SweepRecords) -> Table:
     """One row per method: surface, topology and calibration metrics on foreign pairs, and its parameters."""
     evidence = Evidence.of(records)
-    metrics = [name for metric in FURTHER for name in (f"{metric}_fov", metric) if name in evidence.metrics]
+    metrics = [name for metric in FURTHER for name in (f"{metric}{REGION}", metric) if name in evidence.metrics]
     metrics = list({bare(name): name for name in reversed(metrics)}.values())[::-1]
+    metrics = [name for name in metrics if not evidence.unmeasured(name) or evidence.common(name)[0]]
     columns = [Column("method", "method")]
     columns += [metric_column(bare(name), short_title(name), name) for name in metrics]
     columns += [Column("parameters", "parameters", "down", decimals=0)]
@@ -78,15 +80,16 @@ def further_comparison(records: SweepRecords) -> Table:
     rows = [
         (
             method_cell(records, method),
-            *(overall_cell(evidence.several(name, method, of=evidence.headline)) for name in metrics),
+            *(overall_cell(evidence.several(name, method, of=mean_pairs(evidence, name))) for name in metrics),
             Cell(counts.get(method)),
         )
         for method in records.methods
     ]
-    rows = _ranked_columns(rows, columns, records.methods, [bare(name) for name in metrics])
+    rows = ranked_columns(rows, columns, records.methods, [bare(name) for name in metrics])
     caption = sentences(
-        "Means over foreign source -> target pairs, inside the field of view where there is one",
-        _over(evidence, rows),
+        f"Means over foreign source -> target pairs{', inside the field of view where there is one' * evidence.words.has_region}",
+        *(fewer_pairs(evidence, name) for name in metrics),
+        over_words(evidence, rows),
         ranks("the column"),
     )
     shown = tuple(rows) if metrics else ()
@@ -111,9 +114,9 @@ def ablation(records: SweepRecords) -> Table:
         losses = overall_gains(evidence, metric, method, variants)
         rows += [_ablation_row(evidence, metric, name, losses.get(name, Cell())) for name in (method, *variants)]
     caption = sentences(
-        "Means over in-domain and over foreign pairs; differences are paired by seed and subject",
-        _over(evidence, rows),
-        INTERVAL,
+        f"Means over in-domain and over foreign pairs; {paired(evidence)}",
+        over_words(evidence, rows),
+        interval(evidence),
         _test_words(evidence, "the full method, over the variants of one method", [row[-1] for row in rows]),
         tie_words(metric),
     )
@@ -204,8 +207,8 @@ def _comparison_caption(evidence: Evidence, metric: str, rows: Sequence[Sequence
     every = [pair for pair in evidence.pairs if pair[0] != pair[1]]
     return sentences(
         f"Means over {_of_all(len(foreign), len(every))}",
-        _over(evidence, rows),
-        INTERVAL,
+        over_words(evidence, rows),
+        interval(evidence),
         _test_words(evidence, "the student alone, over the methods", [row[_P] for row in rows]),
         f"* better, ▾ worse than the student alone, p < {SIGNIFICANT:g}" if evidence.compared else "",
         f"Wins, ties and losses: pairs by their mean difference to the student alone; {tie_words(metric)}",
@@ -230,12 +233,12 @@ def _test_words(evidence: Evidence, family: str, cells: Sequence[Cell]) -> str:
         return ""
     test = overall_test(several)
     return (
-        f"p: paired permutation test against {family} (Holm), n = {test.n} subjects, each averaged over seeds and sources; "
+        f"p: paired permutation test against {family} (Holm), n = {test.n} {evidence.words.subjects}, each averaged over seeds and sources; "
         f"p cannot be below {test.smallest_p or 1:.2g}"
     )
 
 
-def _over(evidence: Evidence, rows: Sequence[Sequence[Cell]]) -> str:
+def over_words(evidence: Evidence, rows: Sequence[Sequence[Cell]]) -> str:
     """The seeds and subjects of the means of a table."""
     cells = [cell for row in rows for cell in row if cell.n]
     if not cells:
@@ -243,10 +246,24 @@ def _over(evidence: Evidence, rows: Sequence[Sequence[Cell]]) -> str:
     seeds, subjects = span(cell.n for cell in cells), span(cell.subjects for cell in cells)
     several = max(cell.n for cell in cells) > 1
     means = "mean ± half width of the 95 % t interval over " if several else ""
-    return f"{means}n = {counted(seeds, 'seed')}, {counted(subjects, 'test subject')}"
+    return f"{means}n = {counted(seeds, 'seed')}, {counted(subjects, f'test {evidence.words.subject}')}"
 
 
-def _ranked_columns(
+def fewer_pairs(evidence: Evidence, metric: str) -> str:
+    """Over how many foreign pairs a metric's mean is where some targets do not have it; empty where all do."""
+    lacking_it = evidence.unmeasured(metric)
+    if not lacking_it:
+        return ""
+    pairs, every = evidence.common(metric)[0], evidence.common(evidence.headline)[0]
+    return f"{short_title(metric)}: over {len(pairs)} of {counted(len(every), 'pair')}, {listed(lacking_it)} not among the targets"
+
+
+def mean_pairs(evidence: Evidence, metric: str) -> str:
+    """The metric whose pairs a mean is over: the headline's, its own where some targets do not have it."""
+    return metric if evidence.unmeasured(metric) else evidence.headline
+
+
+def ranked_columns(
     rows: Sequence[tuple[Cell, ...]], columns: Sequence[Column], methods: Sequence[str], keys: Sequence[str]
 ) -> list[tuple[Cell, ...]]:
     """The rows with the best and the second student of some columns flagged; the teacher is no contestant."""

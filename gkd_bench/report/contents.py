@@ -8,18 +8,20 @@ from gkd_bench.report import comparison, diagnostics, distances, searching, tabl
 from gkd_bench.report.answering import answer as answer
 from gkd_bench.report.by_target import gains_by_target, scores_by_target
 from gkd_bench.report.cells import Table
+from gkd_bench.report.classes import classes_by_pair, classes_table
+from gkd_bench.report.domains import domains_table
 from gkd_bench.report.efficiency import efficiency_table
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.forecasting import forecast_table
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.method_tables import methods_table, terms_table
-from gkd_bench.report.names import ALONE, KD, bare
+from gkd_bench.report.names import ALONE, KD, REGION, bare
 from gkd_bench.report.paired import significance
 from gkd_bench.report.selecting import selection_table
 from gkd_bench.report.stress_tables import stress_table, stress_values
 from gkd_bench.report.students_table import students_table
 
-PAGE_METRICS = ("hd95", "nsd", "cldice", "ece")
+PAGE_METRICS = ("hd95_mm", "hd95", "nsd_mm", "nsd", "cldice", "ece")
 
 
 def page_tables(records: SweepRecords) -> tuple[Table, ...]:
@@ -39,6 +41,7 @@ def file_tables(records: SweepRecords) -> dict[str, Table]:
     long = [
         *(_fsd_matrices(records) if Evidence.of(records).is_wide else ()),
         tables.scores(records),
+        classes_by_pair(records),
         distances.fsd_values(records),
         searching.trials_table(records),
         stress_values(records),
@@ -62,11 +65,13 @@ def _score_tables(evidence: Evidence) -> Iterator[Table]:
         yield tables.triple(records)
         yield from [gains_by_target(records)] if evidence.is_wide and evidence.metrics else []
         yield tables.gap_table(records)
+    yield domains_table(records)
     if not evidence.metrics:
         return
     yield from _matrices(evidence)
     yield comparison.comparison(records)
     yield comparison.further_comparison(records)
+    yield classes_table(records)
     yield methods_table(records)
     yield terms_table(records)
     yield significance(records, ALONE)
@@ -119,4 +124,4 @@ def _further(evidence: Evidence) -> list[str]:
 
 def _inside(metrics: Sequence[str]) -> list[str]:
     """Metrics inside the field of view, of the whole image only where there is no such twin; ``scores`` has them all."""
-    return [name for name in metrics if name.endswith("_fov") or f"{name}_fov" not in metrics]
+    return [name for name in metrics if name.endswith(REGION) or f"{name}{REGION}" not in metrics]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gkd_bench.report.captions import INTERVAL, sentences
+from gkd_bench.report.captions import interval, sentences
 from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords, grouped
-from gkd_bench.report.names import TEACHER, metric_column, metric_title, short_title
+from gkd_bench.report.names import TEACHER, metric_column, short_title
 from gkd_bench.report.overall import overall_cell
 from gkd_bench.report.rows import method_cell
 
@@ -40,8 +40,8 @@ def efficiency_table(records: SweepRecords) -> Table:
         for method in _methods(records, names[0], names[1])
     )
     caption = sentences(
-        f"{metric_title(metric)} over the foreign pairs that every method has. Methods of one network cost the same",
-        INTERVAL,
+        f"{evidence.title(metric)} over the foreign pairs that every method has. Methods of one network cost the same",
+        interval(evidence),
         "One tile at batch 1 after warm-up: multiply-accumulates, latency (median and 95th percentile), and the peak memory of one pass",
         "Timings are of the machine that the report names",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,21 +18,26 @@ from gkd_bench.metrics.catalogue import METRICS
 from gkd_bench.report.blocks import Block, Place, by_shape, places_of, shared_values
 from gkd_bench.report.blocks import Key as Key
 from gkd_bench.report.cells import Cell, Flag, Table, mark_ranks, t_half
-from gkd_bench.report.frame import SweepRecords, metric_names
+from gkd_bench.report.frame import SLICES, SweepRecords, metric_names
 from gkd_bench.report.names import (
     ALONE,
     HEADLINE,
     KD,
+    REGION,
     TEACHER,
     bare,
+    class_of,
     metric_decimals,
     metric_direction,
     metric_tie,
+    metric_title,
+    of_class,
 )
 from gkd_bench.report.overall import Several, gather
 from gkd_bench.report.rows import MANY, alone_of, counterpart, kind_of
 from gkd_bench.report.significance import PairedTest, holm, paired_tests
 from gkd_bench.report.statistics import Array, Bounds, GapClosed, HierarchicalBootstrap, gap_closed
+from gkd_bench.report.wording import Wording, wording_of
 
 SIGNIFICANT = 0.05
 NO_GAP = "teacher not better"
@@ -74,6 +79,15 @@ class Gap:
         return gap_cell(self.closed, self.seeds, self.subjects)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What the scores of a method on a target rest on, one number per source and seed; no slices where photographs are scored."""
+
+    subjects: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    slices: list[int] = field(default_factory=list)
+
+
 class Evidence:
     """Scores, intervals and tests of one sweep's final trainings; computed when first asked for, then kept."""
 
@@ -110,18 +124,50 @@ class Evidence:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Metrics of the image records: inside the field of view first, in the order of the catalogue, then others."""
+        """Metrics of the image records: inside the field of view first, in the order of the catalogue, then others.
+
+        Of several classes, those that are means over them; the others are found by :meth:`of_class`.
+        """
         if self.final("image", "test").empty:
             return []
         cards = list(METRICS)
-        found = metric_names(self.records.subject_scores)
+        found = [name for name in metric_names(self.records.subject_scores) if not class_of(name)]
         place = {name: cards.index(bare(name)) if bare(name) in cards else len(cards) for name in found}
-        return sorted(found, key=lambda name: (not name.endswith("_fov"), place[name], name))
+        return sorted(found, key=lambda name: (not name.endswith(REGION), place[name], name))
 
     @cached_property
     def headline(self) -> str:
         """Dice inside the field of view; of the whole image in tasks that have none."""
         return "dice" if HEADLINE not in self.metrics and "dice" in self.metrics else HEADLINE
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Foreground classes with a Dice of their own, by name; none where there is one only."""
+        if self.final("image", "test").empty:
+            return []
+        names = metric_names(self.records.subject_scores)
+        found = sorted({class_of(name) for name in names if bare(name) == bare(self.headline)} - {""})
+        return found if len(found) > 1 else []
+
+    def of_class(self, metric: str, name: str) -> str | None:
+        """The column of a metric of one class; none where the records do not have it."""
+        column = of_class(metric, name)
+        return column if self.metrics and column in self.records.subject_scores else None
+
+    def title(self, metric: str) -> str:
+        """What readers see for a metric; of the whole image only beside its twin inside the field of view."""
+        return metric_title(metric, whole=f"{metric}{REGION}" in self.metrics)
+
+    @cached_property
+    def words(self) -> Wording:
+        """What subjects, images and their region are called."""
+        return wording_of(self.records)
+
+    def unmeasured(self, metric: str) -> list[str]:
+        """Targets with scores of which none has this metric: millimetres need a known spacing."""
+        having = {key[1] for key in self.blocks(metric)}
+        scored = {key[1] for key in self.blocks(self.headline)} if self.headline in self.metrics else having
+        return [target for target in self.records.targets if target in scored - having]
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -146,15 +192,17 @@ class Evidence:
         return len(self.records.methods) > MANY
 
     @cached_property
-    def sizes(self) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
-        """(method, target) -> how many subjects, and how many images, its scores rest on, one number per source and seed."""
+    def sizes(self) -> dict[tuple[str, str], Sizes]:
+        """(method, target) -> how many subjects, images and slices its scores rest on."""
         scores = self.records.seed_scores
-        found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-        names = (scores[name].tolist() for name in ("method", "target", "subjects", "images"))
-        for method, target, subjects, images in zip(*names, strict=True):
-            both = found.setdefault((method, target), ([], []))
-            both[0].append(int(subjects))
-            both[1].append(int(images))
+        found: dict[tuple[str, str], Sizes] = {}
+        names = [scores[name].tolist() for name in ("method", "target", "subjects", "images")]
+        slices = scores[SLICES].tolist() if SLICES in scores else [np.nan] * len(scores)
+        for method, target, subjects, images, count in zip(*names, slices, strict=True):
+            sizes = found.setdefault((method, target), Sizes())
+            sizes.subjects.append(int(subjects))
+            sizes.images.append(int(images))
+            sizes.slices.extend([int(count)] if np.isfinite(count) else [])
         return found
 
     @cached_property

@@ -13,7 +13,7 @@ from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.forecast import Curve, Forecast, Point, forecasts, stress_curve
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import metric_direction, metric_title
+from gkd_bench.report.names import metric_direction
 from gkd_bench.report.stress_tables import CLEAN, MODEL, stress_scores
 
 SPACE = "aligned_own"
@@ -59,10 +59,10 @@ def forecast_table(records: SweepRecords) -> Table:
         Column("rank_within", "within one method", "up", decimals=2, signed=True),
         Column("reason", "why not"),
     )
-    found = forecast_results(records)
+    evidence, found = Evidence.of(records), forecast_results(records)
     rows = tuple(_row(forecast) for forecast in found if forecast.points)
     caption = sentences(
-        f"Drop: in-domain minus target {metric_title(Evidence.of(records).headline)} of the same network",
+        f"Drop: in-domain minus target {evidence.title(evidence.headline)} of the same network",
         "Each target is predicted from the other domains, without any of its labels. Skill: 1 - squared error / that of the mean "
         "drop of the other targets (1 perfect, 0 no better)",
         "Prediction against drop: Spearman, [ ] 95 % bootstrap interval over source -> target pairs, since networks of one pair are "

@@ -35,7 +35,11 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
         "sweep", "study", "source", "method", "number", "params", "state", "value", "cause", "key", "objectives",
     ),
     "missing": ("sweep", "domain", "reason"),
+    "left_out": ("sweep", "domain", "image", "reason"),
+    "domain": ("sweep", "domain", "title"),
 }  # fmt: skip
+SLICES = "slices"
+"""How many slices a stack has that were scored; photographs have none."""
 CELL = ["source", "target", "method", "seed"]
 TRAINING = ["source", "method", "seed"]
 _ROW_ORDER = (
@@ -222,14 +226,15 @@ class SweepRecords:
     def seed_scores(self) -> pd.DataFrame:
         """Test scores of every final training: mean over images per subject, then over subjects.
 
-        One row per source, target, method and seed; columns ``network``, ``subjects``, ``images`` (counts) and every
-        metric of the image records.
+        One row per source, target, method and seed; columns ``network``, ``subjects``, ``images``, of stacks also
+        ``slices`` (counts), and every metric of the image records.
         """
         images = self.final("image", "test")
         scores = self.subject_scores.drop(columns="subject").groupby(CELL, sort=True).mean()
         cells = images.groupby(CELL, sort=True)
         counts = cells.agg(network=("network", "first"), subjects=("subject", "nunique"), images=("image", "size"))
-        return counts.join(scores).reset_index()
+        slices = cells[[SLICES]].sum(min_count=1) if SLICES in images else counts[[]]
+        return counts.join(slices).join(scores).reset_index()
 
     @cached_property
     def pooled_scores(self) -> pd.DataFrame:
@@ -256,7 +261,7 @@ class SweepRecords:
 
 def metric_names(frame: pd.DataFrame) -> list[str]:
     """Columns of image or pooled records that hold metrics, in the order in which they first appeared."""
-    known = {*REQUIRED_FIELDS["image"], *REQUIRED_FIELDS["pooled"], "record"}
+    known = {*REQUIRED_FIELDS["image"], *REQUIRED_FIELDS["pooled"], "record", SLICES}
     numbers = frame.select_dtypes("number").columns
     return [str(name) for name in numbers if name not in known]
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from gkd_bench.report.domains import window_of
+from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Student
-from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import method_title, metric_decimals, short_title
+from gkd_bench.report.frame import SLICES, SweepRecords
+from gkd_bench.report.names import listed, method_title, metric_decimals, of_class, short_title, words
 from gkd_bench.report.origin import DISCLAIMER
 from gkd_bench.report.render import escape_markdown
 from gkd_bench.report.runs import headline_metrics
@@ -19,8 +21,7 @@ from gkd_bench.report.statistics import Bounds, HierarchicalBootstrap
 from gkd_bench.report.students import NO_METHOD, registered_name
 
 ALIAS = "selected"
-_SHOWN = ("iou", "sensitivity", "specificity", "auc", "hd95", "nsd", "cldice", "ece")
-_OVER = "inside the field of view"
+_SHOWN = ("iou", "sensitivity", "specificity", "auc", "hd95_mm", "hd95", "nsd_mm", "nsd", "cldice", "ece")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def summary(card: Card) -> str:
     """The card's first paragraph, for places where only a line is shown."""
     one, records = card.candidate, card.records
     return (
-        f"Segments {_task(records)}s in prepared image tiles; a {card.student.network['name']} x{card.student.network['width']} "
+        f"Segments {_structures(records)} in prepared image tiles; a {card.student.network['name']} x{card.student.network['width']} "
         f"trained on {one.source} only by {method_title(one.method)}, seed {one.seed}. {_taken(card)}"
     )
 
@@ -96,33 +97,50 @@ do on other scanners and hospitals, and as a starting point for research.
 
 def _scores(card: Card) -> str:
     """Scores of this very model per target: mean over subjects, Dice with an interval over subjects."""
-    one = card.candidate
-    rows = card.records.subject_scores
+    one, evidence = card.candidate, Evidence.of(card.records)
+    rows, people = card.records.subject_scores, evidence.words.subjects
     rows = rows[(rows["source"] == one.source) & (rows["method"] == one.method) & (rows["seed"] == one.seed)]
     names = headline_metrics(card.records.subject_scores)
-    shown = {column: title for column, title in names.items() if title in _SHOWN and rows[column].notna().any()}
+    wanted = {*_SHOWN, *(of_class("dice", name) for name in evidence.classes)}
+    shown = {column: title for column, title in names.items() if title in wanted and rows[column].notna().any()}
     dice = next((column for column, title in names.items() if title == "dice"), None)
     if rows.empty or dice is None:
         return "## Scores\n\nIt has not been scored on test images.\n"
-    titles = ["target", "Dice", "95 % interval", "subjects", *map(short_title, shown)]
+    slices = _slices(card)
+    titles = ["target", "Dice", "95 % interval", people, *([SLICES] if slices else []), *map(short_title, shown)]
     lines = [_row(titles), _row(["---"] * len(titles))]
-    lines += [_score_row(card, str(target), part, dice, shown) for target, part in rows.groupby("target", sort=False)]
+    lines += [
+        _score_row(card, str(target), part, dice, shown, slices) for target, part in rows.groupby("target", sort=False)
+    ]
     note = (
-        f"Means over test subjects {_OVER}; the interval is a bootstrap over subjects of this one model (n = 1 seed) and does "
-        f"not say how another training would do. The source's own test subjects are marked ◦. {_seeds_note(card, dice)}"
+        f"Means over test {people}{evidence.words.inside}; the interval is a bootstrap over {people} of this one model (n = 1 seed) and does "
+        f"not say how another training would do. The source's own test {people} are marked ◦. {_seeds_note(card, dice)}"
     )
     return "## Scores\n\n" + "\n".join(lines) + f"\n\n{note}\n"
 
 
-def _score_row(card: Card, target: str, part: pd.DataFrame, dice: str, shown: Mapping[str, str]) -> str:
+def _slices(card: Card) -> dict[str, int]:
+    """Target -> how many of its slices this model was scored on; nothing for photographs."""
+    one, scores = card.candidate, card.records.seed_scores
+    if SLICES not in scores:
+        return {}
+    mine = scores[(scores["source"] == one.source) & (scores["method"] == one.method) & (scores["seed"] == one.seed)]
+    found = mine[mine[SLICES].notna()]
+    return {str(target): int(count) for target, count in zip(found["target"], found[SLICES], strict=True)}
+
+
+def _score_row(
+    card: Card, target: str, part: pd.DataFrame, dice: str, shown: Mapping[str, str], slices: Mapping[str, int]
+) -> str:
     values = part[dice].dropna().to_numpy(np.float64)
     bounds = _interval(values)
     interval = f"{bounds.low:.3f} to {bounds.high:.3f}" if bounds else "-"
     mark = " ◦" if target == card.candidate.source else ""
     means = {column: float(part[column].mean()) for column in shown}
     numbers = [f"{mean:.{metric_decimals(name)}f}" if np.isfinite(mean) else "-" for name, mean in means.items()]
+    counts = [str(values.size), *([str(slices.get(target, "-"))] if slices else [])]
     dice_text = f"{values.mean():.3f}" if values.size else "-"
-    return _row([f"{escape_markdown(target)}{mark}", dice_text, interval, str(values.size), *numbers])
+    return _row([f"{escape_markdown(target)}{mark}", dice_text, interval, *counts, *numbers])
 
 
 def _interval(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Bounds | None:
@@ -164,7 +182,8 @@ def _training(card: Card) -> str:
     one, origin = card.candidate, card.records.origin
     print_of = origin.fingerprints.get(one.source)
     lines = [
-        f"* data: training subjects of `{one.source}`" + (f", prepared data `{print_of[:12]}`" if print_of else ""),
+        f"* data: training {Evidence.of(card.records).words.subjects} of `{one.source}`"
+        + (f", prepared data `{print_of[:12]}`" if print_of else ""),
         f"* network: {card.student.network['name']}, width {card.student.network['width']}{_size(one)}",
         f"* content key of the training: `{one.model}`",
         *([f"* made by: `{origin.command}`"] if origin.command else []),
@@ -181,6 +200,8 @@ def _preparation(card: Card) -> str:
     """Whatever the images went through; a network fed otherwise does not do what the scores say."""
     facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(card.student.prepare)]
     side = card.student.tile
+    window = window_of(card.records, card.candidate.source)
+    facts += [f"* grey levels of {escape_markdown(card.candidate.source)}: {escape_markdown(window)}"] if window else []
     facts += [f"* input: tiles of {side} x {side} pixels, one channel, 0 to 1 (grey level / 255)"]
     facts += [f"* foreground from probability {card.student.threshold:g}"]
     return "## Preparation of images\n\n" + "\n".join(facts) + "\n"
@@ -190,12 +211,22 @@ def _limits(card: Card) -> str:
     warnings = card.records.of("health")
     failed = int((~warnings["ok"].astype(bool)).sum()) if len(warnings) else 0
     checks = f" {failed} health checks of the sweep failed; its report says which." if failed else ""
+    said = Evidence.of(card.records).words
+    where = ", at another pixel scale or outside the field of view" if said.has_region else " or at another pixel scale"
     return f"""## Limits
 
-* Trained on one domain with few subjects. On other scanners, populations or diseases it can fail without any sign of it.
-* Images prepared in another way, at another pixel scale or outside the field of view are out of scope.
+* Trained on one domain with few {said.subjects}. On other scanners, populations or diseases it can fail without any sign of it.
+* {said.picture.capitalize()}s prepared in another way{where} are out of scope.
 * Never to be used for diagnosis or treatment.{checks}
 """
+
+
+def _structures(records: SweepRecords) -> str:
+    """What is segmented: the classes where there are several, else the task's name, which for one's own data says nothing."""
+    classes, task = Evidence.of(records).classes, _task(records)
+    if classes:
+        return listed(words(name) for name in classes)
+    return "structures" if task == "segmentation" else f"{task}s"
 
 
 def _task(records: SweepRecords) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gkd_bench.config.method_options import METHOD_OPTIONS
-from gkd_bench.metrics.catalogue import METRICS
+from gkd_bench.metrics.catalogue import METRICS, card_of
 from gkd_bench.report.cells import Column, Direction
 
-HEADLINE = "dice_fov"
+REGION = "_fov"
+"""End of the names of metrics that were measured inside the field of view."""
+HEADLINE = f"dice{REGION}"
 ALONE = "scratch"
 KD = "kd"
 TEACHER = "teacher"
@@ -36,16 +38,22 @@ def method_title(method: str) -> str:
     return f"{METHOD_TITLES[method[: ends[-1]]]} {words(method[ends[-1] + 1 :])}" if ends else method
 
 
-def metric_title(metric: str) -> str:
-    """What readers see for a metric, the unit and the region included."""
-    card = METRICS.get(bare(metric))
-    title = bare(metric) if card is None else f"{card.title}, {card.unit}" if card.unit else card.title
-    return f"{title} (field of view)" if metric.endswith("_fov") else f"{title} (whole image)"
+def metric_title(metric: str, *, whole: bool = False) -> str:
+    """What readers see for a metric, the class, the unit and the region included.
+
+    Args:
+        metric: column of the records.
+        whole: say of a plain metric that it is of the whole image, which only means something beside one of a region.
+    """
+    region = " (field of view)" if metric.endswith(REGION) else " (whole image)" if whole else ""
+    return f"{short_title(metric)}{region}"
 
 
 def short_title(metric: str) -> str:
     """The metric's name and unit without the region, for headings that stand beside others of the same region."""
-    return metric_title(metric).rpartition(" (")[0].removesuffix(" (whole")
+    name = _without_place(metric)
+    card = card_of(name)
+    return name if card is None else f"{card.title}, {card.unit}" if card.unit else card.title
 
 
 def metric_direction(metric: str) -> Direction:
@@ -72,8 +80,23 @@ def metric_column(key: str, title: str, metric: str, *, interval: bool = False, 
 
 
 def bare(metric: str) -> str:
-    """The name of a metric in the catalogue, without where it was measured."""
-    return metric.removeprefix("pooled/").removesuffix("_fov")
+    """The name of a metric in the catalogue, without where and of which class it was measured."""
+    return _without_place(metric).partition("/")[0]
+
+
+def class_of(metric: str) -> str:
+    """The class that a metric is of; empty for the mean over all classes, or where there is one."""
+    return _without_place(metric).partition("/")[2]
+
+
+def of_class(metric: str, name: str) -> str:
+    """The column of one class's metric: ``dice/disc_fov`` beside ``dice_fov``."""
+    plain = metric.removesuffix(REGION)
+    return f"{plain}/{name}{metric[len(plain) :]}"
+
+
+def _without_place(metric: str) -> str:
+    return metric.removeprefix("pooled/").removesuffix(REGION)
 
 
 def words(name: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gkd_bench.report.captions import INTERVAL, sentences, smallest_words, tie_words
+from gkd_bench.report.captions import interval, sentences, smallest_words, tie_words
 from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.evidence import SIGNIFICANT, Evidence
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import ALONE, KD, method_title, metric_column, metric_title
+from gkd_bench.report.names import ALONE, KD, method_title, metric_column
 from gkd_bench.report.rows import method_cell, method_notes
 from gkd_bench.report.tables import name_cells
 
@@ -24,18 +24,20 @@ def significance(records: SweepRecords, reference: str = ALONE, metric: str | No
     verdicts = evidence.verdicts(metric, reference)
     keys = [(*pair, method) for pair in evidence.pairs for method in evidence.compared]
     rows = tuple(_row(evidence, metric, reference, key) for key in keys if key in verdicts)
-    title = f"Is a method better than {_named(reference)}? Tests on {metric_title(metric)}"
+    title = f"Is a method better than {_named(reference)}? Tests on {evidence.title(metric)}"
     text = _caption(evidence, metric, reference)
     notes = method_notes(records, [name for name in evidence.compared if name != reference])
-    return Table(f"significance_{reference}", title, text, _columns(reference, metric), rows, "significance", notes)
+    return Table(
+        f"significance_{reference}", title, text, _columns(evidence, reference, metric), rows, "significance", notes
+    )
 
 
-def _columns(reference: str, metric: str) -> tuple[Column, ...]:
+def _columns(evidence: Evidence, reference: str, metric: str) -> tuple[Column, ...]:
     return (
         Column("source", "source"),
         Column("target", "target"),
         Column("method", "method"),
-        Column("subjects", "n subjects", decimals=0),
+        Column("subjects", f"n {evidence.words.subjects}", decimals=0),
         metric_column("difference", f"difference to {_named(reference)}", metric, signed=True, interval=True),
         Column("p_permutation", "p permutation", decimals=4),
         Column("p_permutation_holm", "after Holm", decimals=4),
@@ -81,13 +83,13 @@ def _caption(evidence: Evidence, metric: str, reference: str) -> str:
     family = verdicts[0].family if verdicts else 0
     marks = "† better, ‡ worse" if reference == KD else "* better, ▾ worse"
     return sentences(
-        "Two-sided paired tests over test subjects, their scores averaged over seeds before",
+        f"Two-sided paired tests over test {evidence.words.subjects}, their scores averaged over seeds before",
         f"Holm over the {family} comparisons of this table, in-domain ones included, for each test on its own",
-        smallest_words(verdicts) if verdicts else "No comparison",
+        smallest_words(evidence, verdicts) if verdicts else "No comparison",
         f"{marks} than {_named(reference)} by the permutation test after Holm, p < {SIGNIFICANT:g}; {tie_words(metric)}",
         "Difference: mean ± half width of the 95 % t interval over seeds",
-        INTERVAL,
-        "Rank-biserial r in [-1, 1]; d_z: mean difference / its standard deviation over subjects",
+        interval(evidence),
+        f"Rank-biserial r in [-1, 1]; d_z: mean difference / its standard deviation over {evidence.words.subjects}",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gkd_bench.report.cells import Section, Table
 from gkd_bench.report.diagnostics import health_warnings
+from gkd_bench.report.domains import left_out_lines
 from gkd_bench.report.frame import CELL, SweepRecords
 from gkd_bench.report.model_card import Card, model_card
 from gkd_bench.report.names import counted
@@ -123,7 +124,7 @@ def _for_mlflow(markdown: str) -> str:
 
 
 def _warnings(records: SweepRecords) -> Iterator[str]:
-    lines = health_warnings(records)
+    lines = [*left_out_lines(records), *health_warnings(records)]
     if lines:
         listed = "".join(f"* {escape_markdown(line)}\n" for line in lines[:_SHOWN_WARNINGS])
         more = f"* and {len(lines) - _SHOWN_WARNINGS} more in the report\n" if len(lines) > _SHOWN_WARNINGS else ""

@@ -2,7 +2,7 @@
 
 Metrics are ``<what>/<where>``, so that a list in alphabetical order keeps together what is compared: ``dice/<target>``,
 ``foreign/dice``, ``in_domain/dice``, ``stressed/dice``, ``fsd/<target>``, ``cost/macs``, ``val/dice``, ``loss/<term>``;
-metrics that are rarely looked at come as ``other/<metric>/<target>``.
+metrics that are rarely looked at come as ``other/<metric>/<target>``, those of one class as ``class/<class>/<metric>/<target>``.
 Trials show what their search could see and nothing of any target. Knows no MLflow.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from gkd_bench.report.frame import REQUIRED_FIELDS, TRAINING, SweepRecords, grouped, metric_names
-from gkd_bench.report.names import method_title
+from gkd_bench.report.names import bare, class_of, method_title
 from gkd_bench.report.palette import MUTED, method_colours
 from gkd_bench.report.pulls import silent_rows
 from gkd_bench.report.rows import kind_of, port_of, remedies_of
@@ -34,12 +34,14 @@ OWN_SPACE = "aligned_own"
 FOREIGN = "foreign"
 _COST = ("parameters", "macs", "latency_p50_ms")
 _FURTHER_COST = ("latency_p95_ms", "peak_memory_mb")
-PROMINENT = ("dice", "hd95", "nsd", "cldice", "ece")
+PROMINENT = ("dice", "hd95", "hd95_mm", "nsd", "nsd_mm", "cldice", "ece")
 """One metric each of overlap, distance, surface, topology and calibration; the others are listed below them."""
 _BY_TARGET = (
     "dice",
     "hd95",
+    "hd95_mm",
     "nsd",
+    "nsd_mm",
     "ece",
 )  # MLflow's comparison shows seven names at first: none before these but cost
 _NARROW_TITLES = {"scratch": "alone", "baseline": "start (student)"}
@@ -234,6 +236,9 @@ def _target_scores(records: SweepRecords) -> _Scores:
 
 
 def _metric_name(metric: str, place: str) -> str:
+    """Classes have a place of their own: a class and a target may have one name."""
+    if one := class_of(metric):
+        return f"class/{one}/{bare(metric)}/{place}"
     if metric in PROMINENT and place == FOREIGN:
         return f"{FOREIGN}/{metric}"
     return f"{metric}/{place}" if metric in _BY_TARGET else f"other/{metric}/{place}"

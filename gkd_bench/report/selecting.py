@@ -11,7 +11,7 @@ from gkd_bench.report.captions import seed_words, sentences
 from gkd_bench.report.cells import Cell, Column, Direction, Table, mark_ranks, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import TEACHER, metric_column, metric_direction, metric_title, span, words
+from gkd_bench.report.names import TEACHER, metric_column, metric_direction, span, words
 from gkd_bench.report.rows import method_cell
 from gkd_bench.report.selection import ORACLE, RULES, Candidate, TargetScores, choose, oracle
 
@@ -70,10 +70,10 @@ def selection_table(records: SweepRecords) -> Table:
         for method in methods
     )
     caption = sentences(
-        f"{metric_title(metric)} on foreign targets of the trained student that each rule takes, averaged over targets and "
+        f"{evidence.title(metric)} on foreign targets of the trained student that each rule takes, averaged over targets and "
         f"sources; {seed_words(evidence, (cell for row in rows for cell in row))}",
         "Candidates: kept epochs of final trainings, and complete trials of a search, of one method, source and seed, that "
-        "were scored on all its foreign targets; the rules see the source's validation subjects only",
+        f"were scored on all its foreign targets; the rules see the source's validation {evidence.words.subjects} only",
         *(f"{words(name)}{_used(records, name)}: {rule.title}" for name, rule in RULES.items()),
         "Oracle, greyed: the best candidate for every target by that target's own test labels. It is a bound, and never used",
         "Regret: oracle - rule. Bold: best rule of the row; underlined: the second",

@@ -55,7 +55,8 @@ def stress_values(records: SweepRecords) -> Table:
     frame = stress_scores(records)
     lists = [frame[column.key].tolist() for column in columns]
     rows = tuple(tuple(map(Cell, row)) for row in zip(*lists, strict=True))
-    text = "Mean over images per subject, then over the source's validation subjects."
+    words = Evidence.of(records).words
+    text = f"Mean over {words.picture}s per {words.subject}, then over the source's validation {words.subjects}."
     return Table("stress_values", "All Dice under stress", text, tuple(columns), rows, "stress")
 
 
@@ -80,12 +81,13 @@ def _by_method(records: SweepRecords, scores: pd.DataFrame, methods: list[str]) 
 
 
 def _caption(records: SweepRecords, rows: Sequence[Sequence[Cell]], ranked: str) -> str:
-    subjects = Evidence.of(records).final("stress", "val").groupby("source")["subject"].nunique()
+    evidence = Evidence.of(records)
+    subjects = evidence.final("stress", "val").groupby("source")["subject"].nunique()
     return sentences(
-        "Dice on the source's validation subjects, corrupted as scanners might; no target is read",
+        f"Dice on the source's validation {evidence.words.subjects}, corrupted as scanners might; no target is read",
         "Mean over sources, then mean ± half width of the 95 % t interval over "
         f"n = {counted(span(cell.n for row in rows for cell in row if cell.n), 'seed')}",
-        f"{counted(len(subjects), 'source')} with {counted(span(subjects), 'validation subject')}",
+        f"{counted(len(subjects), 'source')} with {counted(span(subjects), f'validation {evidence.words.subject}')}",
         ranks(ranked),
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gkd_bench.report.captions import INTERVAL, sentences, tie_words
+from gkd_bench.report.captions import interval, paired, sentences, tie_words
 from gkd_bench.report.cells import Cell, Column, Table, mean_cell
 from gkd_bench.report.comparison import overall_gains
 from gkd_bench.report.evidence import Evidence, gap_cell
 from gkd_bench.report.frame import SweepRecords, is_other_student
-from gkd_bench.report.names import ALONE, TEACHER, metric_column, metric_direction, metric_title, short_title
+from gkd_bench.report.names import ALONE, TEACHER, metric_column, metric_direction, short_title
 from gkd_bench.report.overall import overall_cell, overall_gap
 from gkd_bench.report.rows import alone_of, base_of, kind_of, method_cell, method_notes, student_of
 
@@ -40,9 +40,9 @@ def students_table(records: SweepRecords) -> Table:
     gains = overall_gains(evidence, metric, ALONE, evidence.compared)
     rows = tuple(_row(evidence, metric, method, gains.get(method, Cell())) for method in shown)
     caption = sentences(
-        f"{metric_title(metric)}, means over the foreign pairs that every row has. Alone: the same network, continued without a teacher",
-        "Differences are paired by seed and subject, and tested against the student alone of the same network, never another's",
-        INTERVAL,
+        f"{evidence.title(metric)}, means over the foreign pairs that every row has. Alone: the same network, continued without a teacher",
+        f"{paired(evidence)}, and tested against the student alone of the same network, never another's",
+        interval(evidence),
         "Costs: one tile at batch 1, see the table of costs",
         tie_words(metric),
     )

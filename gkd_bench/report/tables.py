@@ -1,7 +1,8 @@
 """The tables of scores: pure functions from records to tables. Nothing in them is a number of the paper.
 
 The headline Dice is ``dice_fov``: computed per test image inside the field of view, averaged over the images of a
-subject, then over subjects; a cell is the mean of that over seeds.
+subject, then over subjects; a cell is the mean of that over seeds. In tasks without a field of view it is ``dice``, of stacks
+of slices per volume.
 """
 
 from __future__ import annotations
@@ -15,35 +16,37 @@ import pandas as pd
 from gkd_bench.report.blocks import Key
 from gkd_bench.report.by_target import gaps_by_target, scores_by_target
 from gkd_bench.report.captions import (
-    INTERVAL,
     basis,
     chosen_by,
+    interval,
     marks,
+    paired,
     ranks,
     seeds_of,
     sentences,
     tested_on,
     tie_words,
+    unmeasured,
 )  # fmt: skip
 from gkd_bench.report.cells import Cell, Column, Table, Value
 from gkd_bench.report.evidence import NO_GAP, Evidence, Pair, is_missing
-from gkd_bench.report.frame import CELL, SweepRecords, metric_names
+from gkd_bench.report.frame import CELL, SLICES, SweepRecords, metric_names
 from gkd_bench.report.names import (
     ALONE,
     MARKS_NOTE,
+    REGION,
     TEACHER,
     bare,
     method_title,
     metric_column,
     metric_decimals,
     metric_direction,
-    metric_title,
 )  # fmt: skip
 from gkd_bench.report.rows import lacking, method_heading, method_notes
 
 _GAP_WORDS = (
     "Gap closed: (method - student alone) / (teacher - student alone) of the means; 0 nothing, 1 all of it. "
-    f"{NO_GAP}: there is no gap to close. No interval: the teacher is not better in 2.5 % of the resamples or more. {INTERVAL}"
+    f"{NO_GAP}: there is no gap to close. No interval: the teacher is not better in 2.5 % of the resamples or more."
 )
 _JUDGED = frozenset({"better", "worse", "better_kd", "worse_kd"})
 
@@ -60,7 +63,7 @@ def matrix(records: SweepRecords, metric: str | None = None, method: str = "gkd"
 
     Args:
         records: records of the sweep.
-        metric: column of the image records; ``_fov`` = inside the field of view, plain = whole image. The headline by default.
+        metric: column of the image records; ``_fov`` = inside the field of view, plain = whole image or volume. The headline by default.
         method: ``teacher``, ``baseline``, ``scratch``, a distillation method or a variant of one.
 
     Raises:
@@ -75,15 +78,16 @@ def matrix(records: SweepRecords, metric: str | None = None, method: str = "gkd"
     rows = [
         (Cell(source), *(cells[source, target, method] for target in records.targets)) for source in records.sources
     ]
-    region = "" if metric.endswith("_fov") else "_whole"
-    title = f"{metric_title(metric)} of {method_title(method)}, source x target"
+    region = "_whole" if f"{metric}{REGION}" in evidence.metrics else ""
+    title = f"{evidence.title(metric)} of {method_title(method)}, source x target"
     caption = sentences(
         basis(evidence, cells.values(), seeds_of(evidence, metric, keys)),
-        INTERVAL,
+        interval(evidence),
         f"Rows: trained on; columns: tested on ({tested_on(evidence, [method])})",
         ranks("its pair among all students") if method != TEACHER else "",
         marks(evidence, metric) if method in evidence.compared else "",
         chosen_by(evidence) if method != TEACHER else "",
+        unmeasured(evidence, metric),
         MARKS_NOTE,
     )
     return Table(f"matrix_{bare(metric)}{region}_{method}", title, caption, tuple(columns), tuple(rows), "matrix")
@@ -109,7 +113,7 @@ def triple(records: SweepRecords, metric: str | None = None) -> Table:
     rows = tuple(_triple_row(evidence, metric, pair, methods) for pair in evidence.pairs)
     caption = sentences(
         basis(evidence, (cell for row in rows for cell in row)),
-        f"Differences are paired by seed and subject; {tie_words(metric)}".removesuffix("; "),
+        f"{paired(evidence)}; {tie_words(metric)}".removesuffix("; "),
         marks(evidence, metric),
         ranks("the row"),
         lacking(records, evidence.compared),
@@ -117,7 +121,7 @@ def triple(records: SweepRecords, metric: str | None = None) -> Table:
         chosen_by(evidence),
         MARKS_NOTE,
     )
-    title = f"{metric_title(metric)}: teacher, student alone and distilled student"
+    title = f"{evidence.title(metric)}: teacher, student alone and distilled student"
     return Table("triple", title, caption, tuple(columns), rows, "answer", method_notes(records, methods))
 
 
@@ -126,7 +130,7 @@ def gap_table(records: SweepRecords, metric: str | None = None) -> Table:
     evidence = Evidence.of(records)
     metric = metric or evidence.headline
     if evidence.is_wide:
-        return gaps_by_target(records, metric, _GAP_WORDS)
+        return gaps_by_target(records, metric, f"{_GAP_WORDS} {interval(evidence)}")
     gaps, gains = evidence.gaps(metric), evidence.gain_cells(metric)
     columns = [Column("source", "source"), Column("target", "target")]
     columns.append(metric_column("gap", "teacher - student alone", metric, signed=True, interval=True))
@@ -141,11 +145,11 @@ def gap_table(records: SweepRecords, metric: str | None = None) -> Table:
         cells += [Cell() if gap is None else gap.cell for gap in closed]
         rows.append((*name_cells(pair), *(cell.marked("missing", missing) for cell in cells)))
     caption = sentences(
-        _GAP_WORDS,
+        f"{_GAP_WORDS} {interval(evidence)}",
         basis(evidence, (cell for row in rows for cell in row)),
         MARKS_NOTE,
     )
-    title = f"Gap closed between student alone and teacher, {metric_title(metric)}"
+    title = f"Gap closed between student alone and teacher, {evidence.title(metric)}"
     shown = tuple(rows) if evidence.compared else ()
     return Table("gap", title, caption, tuple(columns), shown, "answer")
 
@@ -155,18 +159,23 @@ def scores(records: SweepRecords) -> Table:
 
     Plain columns are means over subjects, ``pooled/`` columns count all pixels of the target together.
     """
+    evidence = Evidence.of(records)
     pooled = records.pooled_scores.set_index(CELL).add_prefix("pooled/")
     frame = records.seed_scores.join(pooled, on=CELL)
     metrics = [*metric_names(records.seed_scores), *map(str, pooled.columns)]
-    columns = [Column(name, name) for name in (*CELL, "network", "subjects", "images")]
+    counts = ["subjects", "images", *([SLICES] if SLICES in frame else [])]
+    columns = [Column(name, name) for name in (*CELL, "network", *counts)]
     columns += [
         Column(name, name, metric_direction(name), decimals=metric_decimals(name))
         for name in metrics
-        if name not in {"subjects", "images"}
+        if name not in counts
     ]
-    caption = (
-        "Test subjects. Plain: mean over images per subject, then over subjects; pooled/: all pixels together. "
-        "_fov: inside the field of view, else the whole image."
+    who, subject, subjects = evidence.words.images, evidence.words.subject, evidence.words.subjects
+    caption = sentences(
+        f"Test {subjects}. Plain: mean over {who} per {subject}, then over {subjects}; pooled/: all pixels together",
+        "_fov: inside the field of view, else the whole image" if evidence.words.has_region else "",
+        "/ and a class: of that class alone, else the mean over classes" if evidence.classes else "",
+        "_mm: of volumes of known spacing, in millimetres" if any(bare(one).endswith("_mm") for one in metrics) else "",
     )
     return Table("scores", "All scores", caption, tuple(columns), frame_rows(columns, frame), "matrix")
 

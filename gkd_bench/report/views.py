@@ -26,7 +26,7 @@ _ENCODING = "deflate;"
 _HEADLINE = "foreign/dice"
 _OVERVIEW = (_HEADLINE, "in_domain/dice", "stressed/dice")
 _TRAINING_COLUMNS = (
-    _HEADLINE, "in_domain/dice", "source_val/dice", "stressed/dice", "foreign/hd95", "foreign/cldice", "foreign/ece",
+    _HEADLINE, "in_domain/dice", "source_val/dice", "stressed/dice", "foreign/hd95", "foreign/hd95_mm", "foreign/cldice", "foreign/ece",
     "cost/parameters", "cost/macs", "cost/latency_p50_ms", "training/seconds",
 )  # fmt: skip
 _SHOWN_CURVES = ("val/", "loss/", "grad_ratio/", "grad_cosine/")
@@ -140,7 +140,9 @@ def _comparison(sweep: str, finals: Sequence[ChildRun]) -> View:
 def _matrix(sweep: str, finals: Sequence[ChildRun]) -> View:
     """The source x target matrix: a row per source and method, a column per target, means over seeds."""
     metrics, curves = _metrics(finals), _curves(finals)
-    columns = _columns(metrics, [_HEADLINE, *_targets(metrics), "in_domain/dice", "foreign/hd95", "stressed/dice"])
+    columns = _columns(
+        metrics, [_HEADLINE, *_targets(metrics), "in_domain/dice", "foreign/hd95", "foreign/hd95_mm", "stressed/dice"]
+    )
     sections = [Section("Dice on each target", tuple(map(_bar, _targets(metrics))))]
     page = _Page(sweep, "final", columns, sections, [*metrics, *curves], ("model",))
     return View(slug_of(sweep, "matrix"), f"{sweep}: source x target matrix", "TABLE", _state(page, finals))

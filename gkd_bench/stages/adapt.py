@@ -17,7 +17,7 @@ from gkd_bench.errors import StageError
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages.averaging import batch_norms, estimate_statistics
 from gkd_bench.stages.context import StageContext
-from gkd_bench.stages.distance import domain_tiles
+from gkd_bench.stages.tiling import domain_tiles
 
 ADAPT_TILES = 512
 BATCH = 32

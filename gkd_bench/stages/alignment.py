@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gkd_bench.config.schema import AlignmentStage, Header
 from gkd_bench.data.augment import Rows, make_views, step_generator
-from gkd_bench.data.tiles import TileSampler, grid_tiles
+from gkd_bench.data.tiles import TileSampler
 from gkd_bench.distillation.act import AlignmentTraining, HostOutputs, host_outputs
 from gkd_bench.networks.alignment import AlignmentNetwork
-from gkd_bench.networks.base import SegmentationNetwork, Skips, count_parameters, foreground_probability
+from gkd_bench.networks.base import SegmentationNetwork, Skips, class_probabilities, count_parameters
 from gkd_bench.networks.semantic import SemanticPrior, vector_moments
 from gkd_bench.stages import checks
 from gkd_bench.stages.context import StageContext
@@ -21,10 +21,13 @@ from gkd_bench.stages.loop import Loop, Task, Trained
 from gkd_bench.stages.models import input_network, load_prior, new_alignment
 from gkd_bench.stages.results import cost_record, epoch_records, health
 from gkd_bench.stages.supervised import source_sampler
+from gkd_bench.stages.tiling import domain_tiles
 from gkd_bench.store.artefacts import Draft
 
 VIEW_STREAM = 11
 STATISTICS_TILES = 256
+VALIDATION_TILES = 384
+"""Validation tiles at most: the skips of all of them are kept. Volumes have thousands of slices."""
 
 
 class Parts(NamedTuple):
@@ -126,11 +129,13 @@ def take_rows(outputs: HostOutputs, rows: Tensor | slice) -> HostOutputs:
 
 
 def validation_outputs(context: StageContext, parts: Parts) -> HostOutputs:
-    """Host outputs of the grid tiles of the source's validation subjects."""
-    tiles = grid_tiles(context.domain().source_splits().val, int(context.setting("tile")), context.device)
+    """Host outputs of grid tiles of the source's validation subjects."""
+    tiles = domain_tiles(context.domain().source_splits().val, context, VALIDATION_TILES)
     generator = step_generator(0, 0, VIEW_STREAM)
     slices = checks.batches(len(tiles.images))
-    return join_outputs([outputs_of(parts, tiles.images[rows], tiles.labels[rows], generator) for rows in slices])
+    device = context.device
+    pieces = ((tiles.images[rows].to(device), tiles.labels[rows].to(device)) for rows in slices)
+    return join_outputs([outputs_of(parts, images, labels, generator) for images, labels in pieces])
 
 
 # ---------------------------------------------------------------- measurements
@@ -200,7 +205,7 @@ def _bottleneck_health(maps: Tensor, host: str) -> dict[str, Any]:
 
 def _reconstruction_health(parts: Parts, held_out: HostOutputs, vectors: Tensor, host: str) -> list[dict[str, Any]]:
     """Host Dice from its own, the rebuilt, another tile's rebuilt, and the mean bottleneck."""
-    truth = (held_out.labels == 1).float()
+    truth = parts.prior.masks(held_out.labels)
     mean = held_out.bottleneck.mean(dim=0, keepdim=True)
     size = (int(mean.shape[-2]), int(mean.shape[-1]))
 
@@ -227,4 +232,4 @@ def _reconstruction_health(parts: Parts, held_out: HostOutputs, vectors: Tensor,
 @torch.no_grad()
 def _decode(host: SegmentationNetwork, bottleneck: Tensor, outputs: HostOutputs, rows: slice) -> Tensor:
     skips = Skips(tuple(part[rows] for part in outputs.skips.maps), outputs.skips.size)
-    return foreground_probability(host.decode(bottleneck, skips).logits)
+    return class_probabilities(host.decode(bottleneck, skips).logits)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from gkd_bench.config.schema import Block
-from gkd_bench.data.cache import PreparedDomain, open_prepared
+from gkd_bench.data.cache import PreparedDomain, TestImages, open_prepared
 from gkd_bench.data.stress import StressBank, open_stress
 from gkd_bench.stages.monitor import Monitor, Workplace
 from gkd_bench.store.artefacts import Artefact, Store
@@ -62,10 +62,24 @@ class StageContext:
         """A plain setting."""
         return self.node.settings[name]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes where there are several; else none."""
+        return tuple(self.node.settings.get("classes", ()))
+
+    @property
+    def classes(self) -> int:
+        """Foreground classes."""
+        return len(self.class_names) or 1
+
     def domain(self, role: str = "source") -> PreparedDomain:
         """The prepared domain in this role."""
         name, _, fingerprint = self.node.data[role].partition("@")
         return open_prepared(self.place.cache, name, fingerprint)
+
+    def scored_images(self) -> TestImages:
+        """The target's images that the stage scores."""
+        return self.domain("target").test_split(bool(self.node.settings.get("everyone"))).images
 
     def stress_bank(self) -> StressBank:
         """The stress bank of the source's validation images."""

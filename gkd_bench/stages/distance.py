@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gkd_bench.config.schema import EvaluateStage, Header
-from gkd_bench.data.cache import AnyImages
-from gkd_bench.data.tiles import GridTiles, grid_tiles
+from gkd_bench.data.tiles import GridTiles
 from gkd_bench.distillation.base import Aligned
 from gkd_bench.metrics.frechet import frechet_report
 from gkd_bench.networks.base import SegmentationNetwork
@@ -20,7 +19,8 @@ from gkd_bench.networks.semantic import SemanticPrior
 from gkd_bench.stages.checks import batches
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.models import input_network, load_aligned, load_prior, new_alignment
-from gkd_bench.stages.semantic import as_masks, mask_vectors
+from gkd_bench.stages.semantic import mask_vectors
+from gkd_bench.stages.tiling import domain_tiles
 from gkd_bench.store.artefacts import Draft
 
 Vectors = NDArray[np.float64]
@@ -64,23 +64,18 @@ def make_ruler(context: StageContext, network: SegmentationNetwork) -> Ruler:
     return Ruler(network, aligned, _random_header(context, network))
 
 
-def domain_tiles(images: AnyImages, context: StageContext, most: int) -> GridTiles:
-    """At most ``most`` grid tiles of images, evenly spaced over all."""
-    return thinned(grid_tiles(images, int(context.setting("tile"))), most)
-
-
 def fsd_draft(context: StageContext, network: SegmentationNetwork, stage: EvaluateStage) -> Draft:
     """``fsd`` records: source training tiles against target test tiles in every space, and, with alignment networks,
     against the masks' P-SAE vectors and the teacher's vectors. Tensors: some vectors of both domains, in P-SAE units."""
     source = domain_tiles(context.domain().source_splits().train, context, stage.fsd_tiles)
-    target = domain_tiles(context.domain("target").test_split().images, context, stage.fsd_tiles)
+    target = domain_tiles(context.scored_images(), context, stage.fsd_tiles)
     ruler = make_ruler(context, network)
     first, second = ruler.vectors(source.images), ruler.vectors(target.images)
     records = [_record(stage, "domain", "bottleneck", *_own_scale(first, second, "bottleneck"))]
     if ruler.aligned is None:
         return Draft(records=records)
     prior = load_prior(context.input("semantic"), context.device)
-    masks = mask_vectors(prior, as_masks(target.labels).to(context.device))
+    masks = mask_vectors(prior, prior.masks(target.labels).to(context.device))
     near, far = _by_prior(first["aligned"], prior), _by_prior(second["aligned"], prior)
     records += [
         _record(stage, "domain", "aligned", near, far),
@@ -106,15 +101,6 @@ def _random_header(context: StageContext, network: SegmentationNetwork) -> Align
     fresh = new_alignment(network, header, int(context.setting("tile")), context.node.seed).eval()
     zeros = torch.zeros(header.dim, device=context.device)
     return Aligned(fresh, zeros, torch.ones_like(zeros))
-
-
-def thinned(tiles: GridTiles, most: int) -> GridTiles:
-    """At most ``most`` tiles, evenly spaced over all."""
-    count = len(tiles.images)
-    if count <= most:
-        return tiles
-    rows = spread_rows(count, most)
-    return GridTiles(tiles.images[rows], tiles.labels[rows], tiles.index[rows])
 
 
 def spread_rows(count: int, most: int) -> Tensor:

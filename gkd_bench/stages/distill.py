@@ -23,9 +23,9 @@ from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Loop, Task, Trained
 from gkd_bench.stages.models import input_network, load_aligned, new_network
 from gkd_bench.stages.numerics import derived_seed
-from gkd_bench.stages.predict import validation_dice
 from gkd_bench.stages.results import health, network_draft
 from gkd_bench.stages.supervised import segmentation_terms, source_sampler, supervised_weights
+from gkd_bench.stages.validation import validation_dice
 from gkd_bench.store.artefacts import Draft
 
 VIEW_STREAM = 10

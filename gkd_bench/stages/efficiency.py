@@ -16,7 +16,7 @@ def run_efficiency(context: StageContext) -> Draft:
     """Measure a network with untrained weights, which cost the same; one record."""
     stage, tile = context.settings("efficiency", EfficiencyStage), int(context.setting("tile"))
     network = new_network(context.setting("network"), context.node.seed, context.device)
-    shape = (1, 1, tile, tile)
+    shape = (1, network.in_channels, tile, tile)
     found = measure(network, shape, context.device, context.place.threads, stage.repeats, stage.warmup)
     record: dict[str, Any] = {
         "record": "efficiency",

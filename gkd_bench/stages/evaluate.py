@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,64 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkd_bench.config.schema import EvaluateStage
-from gkd_bench.data.cache import TestImages
-from gkd_bench.metrics.overlap import ImageScore, score_image
+from gkd_bench.data.cache import TestImages, Volume
+from gkd_bench.metrics.overlap import ImageScore
 from gkd_bench.metrics.pictures import encode_png, overlay
-from gkd_bench.metrics.surface import surface_metrics
-from gkd_bench.metrics.topology import topology_metrics
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages.adapt import as_deployed
 from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
 from gkd_bench.stages.distance import fsd_draft
 from gkd_bench.stages.models import kept_networks
-from gkd_bench.stages.predict import predict
 from gkd_bench.stages.results import cost_record
+from gkd_bench.stages.scoring import (
+    ClassMap,
+    ClassScore,
+    Scored,
+    class_map,
+    native_probabilities,
+    over_classes,
+    score_volume,
+)
+from gkd_bench.stages.validation import predictor
 from gkd_bench.store.artefacts import Draft
 
 PICTURE_HEIGHT = 384
-Values = dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of one image at its native size.
-
-    Attributes:
-        index, name, subject: the image.
-        whole: overlap, AUC and calibration over the whole image.
-        inside: the same inside the field of view.
-        shape: surface and topology metrics inside the field of view, in native pixels.
-    """
-
-    index: int
-    name: str
-    subject: str
-    whole: ImageScore
-    inside: ImageScore
-    shape: Values
-
-    def metrics(self) -> Values:
-        """Flat names; ``_fov`` = inside the field of view."""
-        return both_metrics(self.whole, self.inside) | {f"{name}_fov": value for name, value in self.shape.items()}
-
-    @property
-    def dice(self) -> float:
-        """The headline: Dice inside the field of view."""
-        return self.inside.metrics()["dice"] or 0.0
-
-
-def both_metrics(whole: ImageScore, inside: ImageScore) -> Values:
-    """Metrics of the whole image, and with the suffix ``_fov`` those inside the field of view."""
-    return whole.metrics() | {f"{name}_fov": value for name, value in inside.metrics().items()}
 
 
 def run_evaluate(context: StageContext) -> Draft:
-    """Score every test image of the target with every kept epoch of the model."""
+    """Score every photograph or stack of the target's test split with every kept epoch of the model."""
     stage = context.settings("evaluate", EvaluateStage)
     networks = kept_networks(context.input("model"), context.device)
-    images = context.domain("target").test_split().images
-    draft = Draft(summary={"images": len(images)})
+    images = context.scored_images()
+    draft = Draft(summary={"images": len(images.volumes())})
     for place, (variant, trained) in enumerate(networks.items()):
         network = as_deployed(context, trained, images)
         scored = score_all(network, images, stage, context, place, len(networks))
@@ -78,7 +50,7 @@ def run_evaluate(context: StageContext) -> Draft:
         draft.records.extend({**record, "variant": variant} for record in records)
         draft.files.update(drawn.files)
         draft.tensors.update({f"{name}-{variant}": tensors for name, tensors in part.tensors.items()})
-        draft.summary[f"{variant}/test/dice_fov"] = float(np.mean([one.dice for one in scored]))
+        draft.summary[f"{variant}/test/dice"] = float(np.mean([one.dice for one in scored]))
     draft.records.append(cost_record(context, 0, len(images) * len(networks), context.elapsed()))
     draft.summary["seconds"] = context.elapsed()
     return draft
@@ -92,64 +64,40 @@ def score_all(
     place: int = 0,
     passes: int = 1,
 ) -> list[Scored]:
-    """Score every image; this is pass ``place`` of ``passes`` over them. Raises StageStopped when asked to stop."""
+    """Score every photograph or stack; this is pass ``place`` of ``passes``. Raises StageStopped when asked to stop."""
     scored = []
-    for index in range(len(images)):
+    predict, volumes = predictor(network, context, stage), images.volumes()
+    for number, volume in enumerate(volumes):
         if any_rank(context.is_main and context.monitor.should_stop()):
             raise StageStopped
-        scored.append(score(network, images, index, stage, context))
+        scored.append(score_volume(predict, images, number, volume, stage, context.class_names))
         if context.is_main:
-            context.monitor.step(place * len(images) + index + 1, passes * len(images))
+            context.monitor.step(place * len(volumes) + number + 1, passes * len(volumes))
     return scored
 
 
-def native_probability(
-    network: SegmentationNetwork, images: TestImages, index: int, stage: EvaluateStage, context: StageContext
-) -> NDArray[np.float32]:
-    """Foreground probability of one image at its native size: predicted at the working scale, resized bilinearly."""
-    tile = int(context.setting("tile"))
-    probability = predict(network, images.image(index), tile, context.device, stage.overlap, stage.batch)
-    height, width = images.native_label(index).shape
-    resized = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.clip(resized, 0.0, 1.0), dtype=np.float32)
-
-
-def score(
-    network: SegmentationNetwork, images: TestImages, index: int, stage: EvaluateStage, context: StageContext
-) -> Scored:
-    """Score one image against the native-size label."""
-    probability = native_probability(network, images, index, stage, context)
-    label, fov = images.native_label(index) > 0, images.native_fov(index) > 0
-    whole = score_image(probability, label, None, stage.threshold)
-    inside = score_image(probability, label, fov, stage.threshold)
-    found, truth = (probability >= stage.threshold) & fov, label & fov
-    shape: Values = {**surface_metrics(found, truth, tolerance=stage.tolerance), **topology_metrics(found, truth)}
-    return Scored(index, images.name(index), images.subject(index), whole, inside, shape)
-
-
 def image_record(scored: Scored) -> dict[str, Any]:
-    """One ``image`` record."""
-    return {
-        "record": "image",
-        "split": "test",
-        "image": scored.name,
-        "subject": scored.subject,
-        **scored.metrics(),
-    }
+    """One ``image`` record: a photograph, or a stack with the number of its slices."""
+    who = {"record": "image", "split": "test", "image": scored.name, "subject": scored.subject}
+    return who | ({} if scored.slices is None else {"slices": scored.slices}) | scored.metrics()
 
 
 def pooled_record(scored: list[Scored]) -> dict[str, Any]:
-    """One ``pooled`` record: confusion matrices and histograms summed over all images (the authors' protocol)."""
-    whole = sum((one.whole for one in scored), ImageScore())
-    inside = sum((one.inside for one in scored), ImageScore())
-    subjects = len({one.subject for one in scored})
-    return {
-        "record": "pooled",
-        "split": "test",
-        "images": len(scored),
-        "subjects": subjects,
-        **both_metrics(whole, inside),
-    }
+    """One ``pooled`` record: confusion matrices and histograms summed over everything (the authors' protocol)."""
+    first = scored[0]
+    metrics = [_pooled(number, scored).metrics() for number in range(len(first.classes))]
+    counts = {"images": len(scored), "subjects": len({one.subject for one in scored})}
+    if first.slices is not None:
+        counts["slices"] = sum(one.slices or 0 for one in scored)
+    return {"record": "pooled", "split": "test", **counts, **over_classes(metrics, first.names)}
+
+
+def _pooled(number: int, scored: Sequence[Scored]) -> ClassScore:
+    """One class over everything."""
+    parts = [one.classes[number] for one in scored]
+    inside = [part.inside for part in parts if part.inside is not None]
+    whole = sum((part.whole for part in parts), ImageScore())
+    return ClassScore(whole, sum(inside, ImageScore()) if inside else None)
 
 
 # ---------------------------------------------------------------- pictures
@@ -183,25 +131,41 @@ def pictures(
     context: StageContext,
     variant: str,
 ) -> Draft:
-    """Three PNG files per chosen image (photo, label, hits and misses in colour) and a ``picture`` record that names them."""
+    """Three PNG files per chosen photograph or stack (photo, label, hits and misses in colour) and a ``picture`` record that
+    names them; of a stack, the slice with most foreground."""
     draft = Draft()
-    for index, roles in sorted(picture_roles(scored, stage).items()):
-        one, folder = scored[index], f"pictures/{variant}/{images.name(index)}"
-        found = native_probability(network, images, index, stage, context) >= stage.threshold
-        for part, content in _picture_parts(images, index, found):
+    predict, volumes = predictor(network, context, stage), images.volumes()
+    for number, roles in sorted(picture_roles(scored, stage).items()):
+        one, index = scored[number], _shown(images, volumes[number])
+        folder = f"pictures/{variant}/{one.name}"
+        ((_, probability),) = native_probabilities(predict, images, [index])
+        for part, content in _picture_parts(images, index, class_map(probability, stage.threshold)):
             draft.files[f"{folder}/{part}.png"] = content
         record = {"record": "picture", "split": "test", "image": one.name, "subject": one.subject, "folder": folder}
         draft.records.append({**record, "score": one.dice, "roles": ",".join(roles)})
     return draft
 
 
-def _picture_parts(images: TestImages, index: int, found: NDArray[np.bool_]) -> Iterator[tuple[str, bytes]]:
-    label, fov = images.native_label(index) > 0, images.native_fov(index) > 0
+def _shown(images: TestImages, volume: Volume) -> int:
+    """The image that stands for a volume: of a stack the slice with most foreground."""
+    if not volume.stacked:
+        return volume.indices[0]
+    return max(volume.indices, key=lambda index: int(np.count_nonzero(images.label(index))))
+
+
+def _picture_parts(images: TestImages, index: int, found: ClassMap) -> Iterator[tuple[str, bytes]]:
+    label, fov = images.native_label(index), images.native_fov(index) > 0
     size = (label.shape[1], label.shape[0])
     photo = cv2.resize(images.image(index), size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    parts = {"photo": photo, "label": label.astype(np.uint8) * 255, "found": overlay(photo, label, found & fov)}
+    wrong = (found > 0) & (label > 0) & (found != label)  # the wrong class is no hit
+    marked = overlay(_grey(photo), (label > 0) & ~wrong, (found > 0) & fov)
+    grey_label = (label.astype(np.uint16) * 255 // max(int(label.max()), 1)).astype(np.uint8)
     scale = min(1.0, PICTURE_HEIGHT / size[1])
     small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    for name, part in parts.items():
+    for name, part in {"photo": photo, "label": grey_label, "found": marked}.items():
         picture = cv2.resize(part, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
         yield name, encode_png(picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2))
+
+
+def _grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return photo if photo.ndim == 2 else np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -20,8 +20,10 @@ SEMANTIC_STRIDE = 8
 
 
 def new_network(spec: Mapping[str, Any], seed: int, device: torch.device) -> SegmentationNetwork:
-    """A segmentation network with seeded weights, from a ``{name, width}`` block; channels last, which is faster."""
-    network = build(spec["name"], spec["width"], seed=seed)
+    """A segmentation network with seeded weights, from a ``{name, width[, in_channels, classes]}`` block; channels last, which
+    is faster."""
+    sizes = {"in_channels": spec.get("in_channels", 1), "classes": spec.get("classes", 2)}
+    network = build(spec["name"], spec["width"], **sizes, seed=seed)
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -63,11 +65,13 @@ def load_aligned(artefact: Artefact, host: SegmentationNetwork) -> Aligned:
     return aligned
 
 
-def new_prior(header: Header, width: float, tile: int, seed: int, device: torch.device) -> SemanticPrior:
-    """An untrained P-SAE: mask autoencoder and vector part, with seeded weights."""
+def new_prior(
+    header: Header, width: float, tile: int, seed: int, device: torch.device, classes: int = 1
+) -> SemanticPrior:
+    """An untrained P-SAE of so many foreground classes: mask autoencoder and vector part, with seeded weights."""
     side = max(1, tile // SEMANTIC_STRIDE)
     with seeded(seed):
-        autoencoder = SemanticAutoencoder(width)
+        autoencoder = SemanticAutoencoder(width, classes)
         vector_part = AlignmentNetwork(
             autoencoder.bottleneck_channels, (side, side), header.kind, header.dim, header.hidden, mixing="when_needed"
         )
@@ -78,7 +82,7 @@ def load_prior(artefact: Artefact, device: torch.device) -> SemanticPrior:
     """The trained P-SAE of a semantic artefact, frozen."""
     settings = artefact.node.settings
     header = Header.model_validate(settings["header"])
-    prior = new_prior(header, settings["width"], settings["tile"], 0, device)
+    prior = new_prior(header, settings["width"], settings["tile"], 0, device, len(settings.get("classes", ())) or 1)
     prior.load_state_dict(artefact.tensors("prior"))
     freeze(prior)
     return prior

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd_bench.config.schema import Header, SemanticStage
-from gkd_bench.data.tiles import TileSampler, grid_tiles
+from gkd_bench.data.tiles import TileSampler
 from gkd_bench.networks.base import count_parameters
-from gkd_bench.networks.semantic import SemanticAutoencoder, SemanticPrior
+from gkd_bench.networks.semantic import SemanticAutoencoder, SemanticPrior, one_hot_masks
 from gkd_bench.stages import checks
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Loop, Span, Task, Trained
 from gkd_bench.stages.models import new_prior
 from gkd_bench.stages.results import cost_record, epoch_records, health
 from gkd_bench.stages.supervised import source_sampler
+from gkd_bench.stages.tiling import VALIDATION_TILES, domain_tiles
 from gkd_bench.store.artefacts import Draft
 
 STATISTICS_TILES = 1024
@@ -32,7 +33,7 @@ class AutoencoderTraining(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, masks: Tensor) -> dict[str, Tensor]:
-        """Terms of masks (batch, 1, height, width) in {0, 1}."""
+        """Terms of masks (batch, classes, height, width) in {0, 1}."""
         return {"bce": F.binary_cross_entropy_with_logits(self.autoencoder(masks).float(), masks)}
 
 
@@ -44,7 +45,7 @@ class VectorTraining(nn.Module):
         self.prior = prior
 
     def forward(self, masks: Tensor) -> dict[str, Tensor]:
-        """Terms of masks (batch, 1, height, width) in {0, 1}."""
+        """Terms of masks (batch, classes, height, width) in {0, 1}."""
         result = self.prior(masks)
         mask = F.binary_cross_entropy_with_logits(result.logits.float(), masks)
         return {"rec": F.mse_loss(result.rebuilt.float(), result.bottleneck.float()), "bce": mask}
@@ -54,12 +55,15 @@ def run_semantic(context: StageContext) -> Draft:
     """Train P-SAE on the source's label maps alone; ``prior`` in the draft holds both parts and the vector statistics."""
     stage = context.settings("semantic", SemanticStage)
     header = context.settings("header", Header)
-    prior = new_prior(header, context.setting("width"), context.setting("tile"), context.node.seed, context.device)
+    width, tile = context.setting("width"), context.setting("tile")
+    prior = new_prior(header, width, tile, context.node.seed, context.device, context.classes)
     sampler = source_sampler(context)
-    held_out = validation_masks(context)
+    validation = domain_tiles(context.domain().source_splits().val, context, VALIDATION_TILES)
+    held_out = prior.masks(validation.labels.to(context.device))
     first = _train_autoencoder(context, stage, prior, sampler, held_out)
     second = _train_vector(context, stage, prior, sampler, held_out)
-    prior.fit_statistics(mask_vectors(prior, _statistics_masks(sampler, stage)))
+    statistics = sampler.draw_labels(0, STATISTICS_TILES, stage.empty_share)
+    prior.fit_statistics(mask_vectors(prior, prior.masks(statistics)))
     records = [*epoch_records([*first.history, *second.history]), *semantic_health(prior, held_out)]
     steps, seconds = first.steps + second.steps, first.seconds + second.seconds
     records.append(cost_record(context, count_parameters(prior.requires_grad_()), steps, seconds))
@@ -107,22 +111,13 @@ def _mask_draw(
     context: StageContext, sampler: TileSampler, stage: SemanticStage, batch: int
 ) -> Callable[[int], Tensor]:
     place = context.place
-    return lambda step: as_masks(sampler.draw_labels(step, batch, stage.empty_share, place.rank, place.workers))
+    classes = context.classes
 
+    def draw(step: int) -> Tensor:
+        labels = sampler.draw_labels(step, batch, stage.empty_share, place.rank, place.workers)
+        return one_hot_masks(labels, classes)
 
-def _statistics_masks(sampler: TileSampler, stage: SemanticStage) -> Tensor:
-    return as_masks(sampler.draw_labels(0, STATISTICS_TILES, stage.empty_share))
-
-
-def as_masks(labels: Tensor) -> Tensor:
-    """(batch, height, width) class numbers -> (batch, 1, height, width) float32 in {0, 1}."""
-    return labels[:, None].float()
-
-
-def validation_masks(context: StageContext) -> Tensor:
-    """Label maps of the source's validation subjects' grid tiles."""
-    validation = context.domain().source_splits().val
-    return as_masks(grid_tiles(validation, int(context.setting("tile")), context.device).labels)
+    return draw
 
 
 @torch.no_grad()
@@ -132,13 +127,13 @@ def _decoded(autoencoder: SemanticAutoencoder, masks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decoded_masks(prior: SemanticPrior, masks: Tensor) -> Tensor:
-    """Probabilities (tiles, 1, height, width) decoded from the masks' vectors."""
+    """Probabilities (tiles, classes, height, width) decoded from the masks' vectors."""
     return torch.cat([torch.sigmoid(prior(masks[rows]).logits.float()) for rows in checks.batches(len(masks))])
 
 
 @torch.no_grad()
 def mask_vectors(prior: SemanticPrior, masks: Tensor) -> Tensor:
-    """Vectors (tiles, dim) of masks (tiles, 1, height, width), in float32."""
+    """Vectors (tiles, dim) of masks (tiles, classes, height, width), in float32."""
     return torch.cat([prior.vector(masks[rows]).float() for rows in checks.batches(len(masks))])
 
 

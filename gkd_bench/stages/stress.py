@@ -16,15 +16,16 @@ from gkd_bench.data.cache import SourceImages, require_source
 from gkd_bench.data.stress import Condition, StressBank
 from gkd_bench.metrics.efficiency import count_macs
 from gkd_bench.metrics.frechet import frechet_distance
-from gkd_bench.metrics.overlap import score_image
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages.adapt import as_deployed
 from gkd_bench.stages.collective import any_rank
 from gkd_bench.stages.context import StageContext, StageStopped
-from gkd_bench.stages.distance import Ruler, by_first, domain_tiles, make_ruler
+from gkd_bench.stages.distance import Ruler, by_first, make_ruler
 from gkd_bench.stages.models import kept_networks
-from gkd_bench.stages.predict import predict
 from gkd_bench.stages.results import cost_record
+from gkd_bench.stages.scoring import working_dice
+from gkd_bench.stages.tiling import domain_tiles
+from gkd_bench.stages.validation import predictor
 from gkd_bench.store.artefacts import Artefact, Draft
 
 CLEAN = "none"
@@ -68,9 +69,8 @@ def dice_records(context: StageContext, deployed: Deployed, bank: StressBank) ->
 def image_dice(context: StageContext, network: SegmentationNetwork, images: SourceImages, index: int) -> float:
     """Dice of one image inside the field of view at threshold 0.5, as in validation."""
     require_source(images)
-    probability = predict(network, images.image(index), int(context.setting("tile")), context.device, OVERLAP)
-    score = score_image(probability, images.label(index), images.fov(index), 0.5)
-    return float(score.metrics()["dice"] or 0.0)
+    one = images.subset([index])
+    return working_dice(predictor(network, context, overlap=OVERLAP), one, one.volumes()[0], context.classes)
 
 
 def distance_records(context: StageContext, deployed: Deployed, bank: StressBank, stage: StressStage) -> list[Record]:
@@ -121,7 +121,7 @@ def candidate_record(
         "val_dice": model.summary[f"{prefix}val/dice"],
         "val_dice_stressed": float(np.mean(dice)),
         "stress_fsd": float(np.mean(distances)) if distances else None,
-        "macs": count_macs(network, (1, 1, tile, tile)),
+        "macs": count_macs(network, (1, network.in_channels, tile, tile)),
     }
 
 

@@ -7,25 +7,26 @@ from torch.nn import functional as F
 
 from gkd_bench.config.schema import Augment, DistillStage, SupervisedStage
 from gkd_bench.data.tiles import TileBatch, TileSampler
-from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
+from gkd_bench.networks.base import SegmentationNetwork, class_probabilities
+from gkd_bench.networks.semantic import one_hot_masks
 from gkd_bench.stages.context import StageContext
 from gkd_bench.stages.loop import Loop, Task
 from gkd_bench.stages.models import new_network
 from gkd_bench.stages.numerics import derived_seed
-from gkd_bench.stages.predict import validation_dice
 from gkd_bench.stages.results import network_draft
+from gkd_bench.stages.validation import validation_dice
 from gkd_bench.store.artefacts import Draft
 
 DISTILL_STREAM = 12
 
 
 def segmentation_terms(logits: Tensor, labels: Tensor, with_dice: bool) -> dict[str, Tensor]:
-    """``ce``, mean over pixels, and, if asked, ``dice``, one minus the batch's soft Dice of the foreground."""
+    """``ce``, mean over pixels, and, if asked, ``dice``, one minus the batch's soft Dice, mean over foreground classes."""
     terms = {"ce": F.cross_entropy(logits.float(), labels)}
     if with_dice:
-        probability, truth = foreground_probability(logits), (labels == 1).float()
-        overlap = 2 * (probability * truth).sum()
-        terms["dice"] = 1 - overlap / (probability.sum() + truth.sum()).clamp_min(1.0)
+        probability, truth = class_probabilities(logits), one_hot_masks(labels, logits.shape[1] - 1)
+        shared, sizes = (values.sum(dim=(0, 2, 3)) for values in (probability * truth, probability + truth))
+        terms["dice"] = (1 - 2 * shared / sizes.clamp_min(1.0)).mean()
     return terms
 
 
@@ -56,7 +57,9 @@ def source_sampler(context: StageContext) -> TileSampler:
     augment = context.settings("augment", Augment)
     seed = derived_seed(context.node.seed, DISTILL_STREAM) if context.node.kind == "distill" else context.node.seed
     style = bool(context.node.settings.get("style"))
-    return TileSampler(images, int(context.setting("tile")), context.device, augment=augment, style=style, seed=seed)
+    sampling = context.node.settings.get("sampling", "centred")
+    tile = int(context.setting("tile"))
+    return TileSampler(images, tile, context.device, augment=augment, style=style, seed=seed, sampling=sampling)
 
 
 def run_supervised(context: StageContext) -> Draft:

@@ -93,15 +93,16 @@ def test_check_s_root_replaces_the_file_s(checked: list[tuple], tmp_path: Path) 
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ndata: {domains: [stare], root: '${NOT_SET_ANYWHERE}'}\n")
     assert cli.main(["data", "check", str(path), "--root", "/given: here"]) == 0
-    assert checked[0][1] == Path("/given: here")
+    assert checked[0][1].root == Path("/given: here")
 
 
 def test_check_by_sweep_file_uses_its_domains_root_and_preparation(checked: list[tuple], tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ndata: {domains: [stare], root: /sets, prepare: {channel: luminance}}\n")
     assert cli.main(["data", "check", str(path), "--out", str(tmp_path)]) == 0
-    ((names, root, settings, out),) = checked
-    assert (tuple(names), root, settings.channel, out) == (("stare",), Path("/sets"), "luminance", tmp_path)
+    ((names, catalogue, out),) = checked
+    assert (tuple(names), catalogue.root, out) == (("stare",), Path("/sets"), tmp_path)
+    assert (catalogue.prepare.channel, catalogue.classes) == ("luminance", ("vessel",))
 
 
 def test_check_by_names_takes_the_root_of_the_environment(
@@ -110,7 +111,7 @@ def test_check_by_names_takes_the_root_of_the_environment(
     monkeypatch.setenv("GKD_DATA_ROOT", "/env")
     assert cli.main(["data", "check", "--domains", "stare", "hrf"]) == 0
     assert cli.main(["data", "check", "--domains", "stare", "--root", "/given"]) == 0
-    assert [call[1] for call in checked] == [Path("/env"), Path("/given")]
+    assert [call[1].root for call in checked] == [Path("/env"), Path("/given")]
 
 
 def test_sweep_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,8 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "misspelt domain": (
         {"data": {"domains": ["phantom_claer"]}},
         "data.domains.0: 'phantom_claer' is not a domain; allowed: chase_db1, stare, drive, hrf, phantom_clear, "
-        "phantom_dim, phantom_warm; did you mean 'phantom_clear'?",
+        "phantom_dim, phantom_warm, chaos_ct, chaos_mr, chaos_mr_t1_out, chaos_mr_t2, lits, ircadb, lits_slices, "
+        "chaos_ct_slices, chaos_mr_slices, chaos_mr_volumes, phantom_ct, phantom_mr; did you mean 'phantom_clear'?",
     ),
     "misspelt method": (
         {"methods": {"gdk": {}}},

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from gkd_bench.config.schema import Prepare
 from gkd_bench.data.cache import PreparedDomain
+from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.prepare import prepare_domain
 
 WIDTH, HEIGHT = 60, 52
@@ -107,4 +107,4 @@ def layout(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> PreparedDomain:
     """``phantom_clear`` with default settings."""
-    return prepare_domain("phantom_clear", None, Prepare(), tmp_path_factory.mktemp("cache"))
+    return prepare_domain("phantom_clear", Catalogue(), tmp_path_factory.mktemp("cache"))

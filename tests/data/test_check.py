@@ -10,15 +10,15 @@ from PIL import Image
 
 from gkd_bench.config.schema import Prepare, Scale
 from gkd_bench.data import domain as domain_module
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.check import best_shift, check_domains, preflight, vessel_width
-from gkd_bench.data.domain import open_reader
 from gkd_bench.data.prepare import prepare_domain
 
 Layout = Callable[..., Path]
 
 
 def test_sound_domains_pass_and_leave_pictures_and_a_table(tmp_path: Path) -> None:
-    report = check_domains(["phantom_clear", "phantom_warm"], None, Prepare(), tmp_path / "out")
+    report = check_domains(["phantom_clear", "phantom_warm"], Catalogue(), tmp_path / "out")
     assert report.ok
     assert not any(domain.warnings for domain in report.domains)
     text = (tmp_path / "out" / "check.txt").read_text()
@@ -30,7 +30,7 @@ def test_sound_domains_pass_and_leave_pictures_and_a_table(tmp_path: Path) -> No
 
 
 def test_missing_data_set_is_reported_beside_sound_ones(tmp_path: Path) -> None:
-    report = check_domains(["phantom_dim", "drive", "no_such"], tmp_path, Prepare(), tmp_path / "out")
+    report = check_domains(["phantom_dim", "drive", "no_such"], Catalogue(tmp_path), tmp_path / "out")
     assert not report.ok
     assert [bool(domain.problems) for domain in report.domains] == [False, True, True]
     text = report.text()
@@ -59,7 +59,7 @@ def test_shifted_label_is_found(tmp_path: Path) -> None:
 def test_label_of_background_instead_of_vessels_is_a_problem(layout: Layout, tmp_path: Path) -> None:
     root = layout("hrf")
     spoil_labels(root, lambda label: np.roll(label, (-14, 12), (0, 1)))
-    report = check_domains(["hrf"], root, Prepare(clahe=None, scale=Scale(rule="none")), tmp_path / "out")
+    report = check_domains(["hrf"], Catalogue(root, Prepare(clahe=None, scale=Scale(rule="none"))), tmp_path / "out")
     named = {line.split(":")[0] for line in report.domains[0].problems}
     assert named == {"01_dr", "01_g"}
 
@@ -73,7 +73,7 @@ def test_subject_without_a_split_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
 def test_check_reports_grey_labels(layout: Layout, tmp_path: Path) -> None:
     root = layout("hrf")
     spoil_labels(root, lambda label: np.where(label > 0, 255, 100).astype(np.uint8))
-    report = check_domains(["hrf"], root, Prepare(), tmp_path / "out")
+    report = check_domains(["hrf"], Catalogue(root), tmp_path / "out")
     assert not report.ok
     assert len(report.domains[0].problems) == 2
     assert all("neither dark nor bright" in line for line in report.domains[0].problems)
@@ -85,7 +85,7 @@ def test_preflight_collects_the_errors_of_all_domains(layout: Layout) -> None:
     image = open_reader("stare", root).images()[0].image
     assert image is not None
     image.write_bytes(image.read_bytes()[:200])
-    errors = preflight(["phantom_clear", "stare", "hrf", "nonsense"], root)
+    errors = preflight(["phantom_clear", "stare", "hrf", "nonsense"], Catalogue(root))
     assert list(errors) == ["stare", "hrf", "nonsense"]
     assert str(image) in str(errors["stare"])
 
@@ -95,10 +95,10 @@ def test_preflight_does_not_decode_prepared_domains_again(
 ) -> None:
     root = layout("hrf")
     settings = Prepare(scale=Scale(rule="none"))
-    prepare_domain("hrf", root, settings, tmp_path / "cache")
-    monkeypatch.setattr(domain_module.DomainReader, "_pixel_problems", lambda self: ["decoded"])
-    assert preflight(["hrf"], root, settings, tmp_path / "cache") == {}
-    assert list(preflight(["hrf"], root)) == ["hrf"]
+    prepare_domain("hrf", Catalogue(root, settings), tmp_path / "cache")
+    monkeypatch.setattr(domain_module.PhotographReader, "item_problems", lambda self, raw, deep: ["decoded"] * deep)
+    assert preflight(["hrf"], Catalogue(root, settings), tmp_path / "cache") == {}
+    assert list(preflight(["hrf"], Catalogue(root))) == ["hrf"]
 
 
 @pytest.mark.parametrize("width", [2, 3, 5, 8])

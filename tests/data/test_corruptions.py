@@ -8,8 +8,8 @@ import pytest
 from scipy import ndimage
 
 from gkd_bench.config.schema import CorruptionName
+from gkd_bench.data.catalogue import open_reader
 from gkd_bench.data.corruptions import BANK, Corruption, find_corruption
-from gkd_bench.data.domain import open_reader
 from gkd_bench.errors import ConfigError
 
 Array = np.ndarray[Any, Any]

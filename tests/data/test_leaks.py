@@ -12,8 +12,9 @@ import pytest
 from gkd_bench.config.schema import Prepare, Scale
 from gkd_bench.data import digests
 from gkd_bench.data.cache import PreparedDomain
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.digests import memo_file
-from gkd_bench.data.domain import RawImage, open_reader
+from gkd_bench.data.domain import RawImage
 from gkd_bench.data.leaks import leak_problems
 from gkd_bench.data.prepare import prepare_domain
 from gkd_bench.data.readers.phantom import PhantomClear, PhantomDim
@@ -26,7 +27,7 @@ ROOT = Path(os.environ.get("GKD_DATA_ROOT", "/nonexistent"))
 @pytest.fixture
 def prepared(tmp_path: Path) -> Callable[..., list[PreparedDomain]]:
     def prepare(names: Sequence[str], root: Path | None = None) -> list[PreparedDomain]:
-        return [prepare_domain(name, root, NATIVE, tmp_path / "cache") for name in names]
+        return [prepare_domain(name, Catalogue(root, NATIVE), tmp_path / "cache") for name in names]
 
     return prepare
 
@@ -59,7 +60,7 @@ def test_clean_domains_have_no_leak(prepared: Callable[..., list[PreparedDomain]
     names = ["stare", "drive", "phantom_clear", "phantom_warm"]
     for name in names[:2]:
         root = layout(name)
-    assert leak_problems(prepared(names, root), names, root) == []
+    assert leak_problems(prepared(names, root), names, Catalogue(root)) == []
 
 
 def test_same_picture_twice_in_training_or_twice_in_tests_is_no_leak(
@@ -68,7 +69,7 @@ def test_same_picture_twice_in_training_or_twice_in_tests_is_no_leak(
     root = layout("drive")
     for split in ("train", "test"):
         plant(root, picture(root, "drive", split), picture(root, "drive", split, 1))
-    assert leak_problems(prepared(["drive"], root), ["drive"], root) == []
+    assert leak_problems(prepared(["drive"], root), ["drive"], Catalogue(root)) == []
 
 
 # ---------------------------------------------------------------- planted leaks
@@ -84,12 +85,12 @@ def test_picture_that_another_domain_is_tested_on_is_caught(
     plant(root, learned, scored)
     domains = prepared(["drive", "chase_db1"], root)
     assert learned.image is not None and scored.image is not None
-    assert leak_problems(domains, ["chase_db1"], root) == [
+    assert leak_problems(domains, ["chase_db1"], Catalogue(root)) == [
         f"chase_db1 {learned.name} ({split}; {learned.image.name}) and drive {scored.name} (test; {scored.image.name}) are the "
         "same picture, so a model would be scored on what it was trained or selected on; remove one of the two, or leave "
         "one of the domains out"
     ]
-    assert leak_problems(domains, ["drive"], root) == []  # nothing of chase_db1 is learned from
+    assert leak_problems(domains, ["drive"], Catalogue(root)) == []  # nothing of chase_db1 is learned from
 
 
 def test_picture_in_two_splits_of_one_domain_is_caught(
@@ -98,7 +99,7 @@ def test_picture_in_two_splits_of_one_domain_is_caught(
     root = layout("chase_db1")
     learned, scored = picture(root, "chase_db1", "train", 5), picture(root, "chase_db1", "test", 2)
     plant(root, learned, scored)
-    (problem,) = leak_problems(prepared(["chase_db1"], root), ["chase_db1"], root)
+    (problem,) = leak_problems(prepared(["chase_db1"], root), ["chase_db1"], Catalogue(root))
     assert learned.name in problem and scored.name in problem
 
 
@@ -108,7 +109,7 @@ def test_every_twin_has_a_line_of_its_own(
     root = layout("drive")
     for place in range(3):
         plant(root, picture(root, "drive", "train"), picture(root, "drive", "test", place))
-    assert len(leak_problems(prepared(["drive"], root), ["drive"], root)) == 3
+    assert len(leak_problems(prepared(["drive"], root), ["drive"], Catalogue(root))) == 3
 
 
 def test_generated_pictures_are_compared_by_their_pixels(
@@ -116,8 +117,8 @@ def test_generated_pictures_are_compared_by_their_pixels(
 ) -> None:
     monkeypatch.setattr(PhantomDim, "style", PhantomClear.style)
     clear, dim = prepared(["phantom_clear", "phantom_dim"])
-    assert leak_problems([clear, dim], ["phantom_clear"], None) == []  # the same subjects are in the same splits
-    (problem,) = leak_problems([clear, moved(dim, "03", "test")], ["phantom_clear"], None)
+    assert leak_problems([clear, dim], ["phantom_clear"], Catalogue()) == []  # the same subjects are in the same splits
+    (problem,) = leak_problems([clear, moved(dim, "03", "test")], ["phantom_clear"], Catalogue())
     assert problem.startswith("phantom_clear phantom_clear_03 (train; generated) and phantom_dim phantom_dim_03 (test;")
 
 
@@ -126,7 +127,7 @@ def test_subject_in_two_splits_is_caught(
 ) -> None:
     root = layout("chase_db1")
     (domain,) = prepared(["chase_db1"], root)
-    (problem,) = leak_problems([moved(domain, "09", "test", "Image_09L")], ["chase_db1"], root)
+    (problem,) = leak_problems([moved(domain, "09", "test", "Image_09L")], ["chase_db1"], Catalogue(root))
     assert problem.startswith("chase_db1: subject 09 is in the splits test and val; correct the split file")
 
 
@@ -141,16 +142,16 @@ def test_nothing_is_hashed_or_drawn_twice(
 ) -> None:
     root, names = layout("drive"), ["drive", "phantom_clear"]
     domains, memo = prepared(names, root), memo_file(tmp_path / "cache")
-    assert leak_problems(domains, names, root, memo) == []
+    assert leak_problems(domains, names, Catalogue(root), memo) == []
     plant(root, picture(root, "drive", "train"), picture(root, "drive", "test"))
-    assert len(leak_problems(domains, names, root, memo)) == 1
+    assert len(leak_problems(domains, names, Catalogue(root), memo)) == 1
 
     def never(*arguments: object) -> str:
         raise AssertionError("asked for what is remembered")
 
     monkeypatch.setattr(digests, "file_digest", never)
     monkeypatch.setattr(PhantomClear, "read", never)
-    assert len(leak_problems(domains, names, root, memo)) == 1
+    assert len(leak_problems(domains, names, Catalogue(root), memo)) == 1
 
 
 @pytest.mark.real
@@ -161,5 +162,5 @@ def test_real_photographs_have_no_leak_and_are_checked_within_a_second(
     names = [name for name in ("chase_db1", "stare") if (ROOT / open_reader(name, ROOT).card.folder).is_dir()]
     domains = prepared(names, ROOT)
     start = time.perf_counter()
-    assert leak_problems(domains, names, ROOT, memo_file(tmp_path / "cache")) == []
+    assert leak_problems(domains, names, Catalogue(ROOT), memo_file(tmp_path / "cache")) == []
     assert time.perf_counter() - start < 1.0

@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
+from gkd_bench.data.catalogue import open_reader
 from gkd_bench.data.check import vessel_width
-from gkd_bench.data.domain import RawPixels, open_reader
+from gkd_bench.data.domain import RawPixels
 from gkd_bench.data.imagefiles import fov_diameter
 
 PHANTOMS = ("phantom_clear", "phantom_dim", "phantom_warm")

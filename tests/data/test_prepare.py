@@ -15,8 +15,9 @@ from PIL import Image
 from gkd_bench.config.schema import Clahe, Prepare, Scale
 from gkd_bench.data import prepare as prepare_module
 from gkd_bench.data.cache import NATIVE, WORKING, PreparedDomain, TestImages, open_prepared
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.check import vessel_width
-from gkd_bench.data.domain import RawPixels, open_reader
+from gkd_bench.data.domain import RawPixels
 from gkd_bench.data.prepare import fingerprint, prepare_domain, prepare_image, scale_factor
 from gkd_bench.errors import DataError, StoreError
 
@@ -33,7 +34,7 @@ def copy_of(domain: PreparedDomain, cache: Path) -> Path:
 
 
 def test_plain_settings_keep_the_green_channel_and_masks_as_they_are(tmp_path: Path) -> None:
-    domain = prepare_domain("phantom_warm", None, PLAIN, tmp_path)
+    domain = prepare_domain("phantom_warm", Catalogue(None, PLAIN), tmp_path)
     reader = open_reader("phantom_warm")
     images = domain.source_splits().train
     for i, raw in enumerate(reader.images()[:6]):
@@ -90,7 +91,7 @@ def test_arrays_are_padded_but_images_have_their_own_size(
         with Image.open(path) as picture:
             enlarged = picture.resize((90, 78), Image.Resampling.NEAREST)
         enlarged.save(path, "JPEG" if path.suffix.lower() == ".jpg" else "TIFF")
-    domain = prepare_domain("hrf", root, PLAIN, tmp_path / "cache")
+    domain = prepare_domain("hrf", Catalogue(root, PLAIN), tmp_path / "cache")
     train = domain.source_splits().train
     assert train.image(0).shape == train.native_label(0).shape == (78, 90)
     assert train.image(1).shape == train.fov(1).shape == (52, 60)
@@ -111,7 +112,7 @@ def test_native_label_keeps_the_data_sets_own_pixels(phantom: PreparedDomain) ->
 
 def test_vessel_widths_of_all_domains_match_after_preparation(tmp_path: Path) -> None:
     for name in ("phantom_clear", "phantom_dim", "phantom_warm"):
-        images = prepare_domain(name, None, Prepare(scale=Scale(value=5.0)), tmp_path).source_splits().train
+        images = prepare_domain(name, Catalogue(None, Prepare(scale=Scale(value=5.0))), tmp_path).source_splits().train
         widths = [vessel_width(images.label(i).astype(np.bool_)) for i in range(len(images))]
         assert np.mean(widths) == pytest.approx(5.0, rel=0.06)
 
@@ -133,13 +134,13 @@ def test_scale_rules_give_their_documented_factor(scale: Scale, expected: float)
 def test_scale_does_not_depend_on_labels(tmp_path: Path, layout: Callable[..., Path]) -> None:
     root = layout("hrf")
     settings = Prepare(scale=Scale(value=0.2))
-    before = prepare_domain("hrf", root, settings, tmp_path / "a").manifest
+    before = prepare_domain("hrf", Catalogue(root, settings), tmp_path / "a").manifest
     for raw in open_reader("hrf", root).images():
         assert raw.label is not None
         with Image.open(raw.label) as picture:
             thick = cv2.dilate(np.asarray(picture), np.ones((7, 7), np.uint8))
         Image.fromarray(thick).save(raw.label)
-    after = prepare_domain("hrf", root, settings, tmp_path / "a").manifest
+    after = prepare_domain("hrf", Catalogue(root, settings), tmp_path / "a").manifest
     assert after.fingerprint != before.fingerprint
     assert after.factor == before.factor
 
@@ -148,7 +149,7 @@ def test_scale_does_not_depend_on_labels(tmp_path: Path, layout: Callable[..., P
 
 
 def test_fingerprint_is_that_of_the_prepared_domain_and_names_it(phantom: PreparedDomain) -> None:
-    key = fingerprint("phantom_clear", None, Prepare())
+    key = fingerprint("phantom_clear", Catalogue())
     assert phantom.reference == f"phantom_clear@{key}"
     assert phantom.folder.name == key
 
@@ -163,35 +164,35 @@ def test_every_setting_changes_the_fingerprint() -> None:
         Prepare(scale=Scale(value=5.0)),
         Prepare(scale=Scale(rule="angular")),
     ]
-    assert len({fingerprint("phantom_clear", None, settings) for settings in variants}) == len(variants)
+    assert len({fingerprint("phantom_clear", Catalogue(None, settings)) for settings in variants}) == len(variants)
 
 
 def test_content_splits_and_code_version_change_the_fingerprint_and_place_does_not(
     tmp_path: Path, layout: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = layout("drive")
-    first = fingerprint("drive", root, Prepare())
+    first = fingerprint("drive", Catalogue(root))
     shutil.copytree(root / "DRIVE", tmp_path / "elsewhere" / "DRIVE")
-    assert fingerprint("drive", tmp_path / "elsewhere", Prepare()) == first
+    assert fingerprint("drive", Catalogue(tmp_path / "elsewhere")) == first
     raw = open_reader("drive", root).images()[0]
     assert raw.label is not None and raw.fov is not None
     shutil.copy(raw.fov, raw.label)
-    assert fingerprint("drive", root, Prepare()) != first
+    assert fingerprint("drive", Catalogue(root)) != first
     monkeypatch.setattr(prepare_module, "PREPARE_VERSION", 99)
-    assert fingerprint("drive", tmp_path / "elsewhere", Prepare()) != first
+    assert fingerprint("drive", Catalogue(tmp_path / "elsewhere")) != first
 
 
 def test_memo_of_digests_survives_damage_and_notices_changed_files(tmp_path: Path, layout: Callable[..., Path]) -> None:
     root, memo = layout("drive"), tmp_path / "memo" / "digests.json"
-    first = fingerprint("drive", root, Prepare(), memo)
+    first = fingerprint("drive", Catalogue(root), memo)
     assert memo.is_file()
-    assert fingerprint("drive", root, Prepare(), memo) == first
+    assert fingerprint("drive", Catalogue(root), memo) == first
     memo.write_text("{torn")
-    assert fingerprint("drive", root, Prepare(), memo) == first
+    assert fingerprint("drive", Catalogue(root), memo) == first
     label = open_reader("drive", root).images()[0].label
     assert label is not None
     label.write_bytes(label.read_bytes() + b" ")
-    assert fingerprint("drive", root, Prepare(), memo) != first
+    assert fingerprint("drive", Catalogue(root), memo) != first
 
 
 def test_fingerprint_without_a_memo_writes_nothing(
@@ -207,28 +208,28 @@ def test_fingerprint_without_a_memo_writes_nothing(
     with monkeypatch.context() as guarded:
         guarded.setattr(Path, "mkdir", None)
         guarded.setattr(os, "replace", None)
-        key = fingerprint("drive", root, PLAIN)
+        key = fingerprint("drive", Catalogue(root, PLAIN))
     assert tree() == before
-    assert prepare_domain("drive", root, PLAIN, tmp_path / "cache").manifest.fingerprint == key
+    assert prepare_domain("drive", Catalogue(root, PLAIN), tmp_path / "cache").manifest.fingerprint == key
 
 
 # ---------------------------------------------------------------- the cache
 
 
 def test_second_preparation_touches_nothing(tmp_path: Path) -> None:
-    first = prepare_domain("phantom_warm", None, Prepare(), tmp_path)
+    first = prepare_domain("phantom_warm", Catalogue(), tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    second = prepare_domain("phantom_warm", None, Prepare(), tmp_path)
+    second = prepare_domain("phantom_warm", Catalogue(), tmp_path)
     assert second.manifest == first.manifest
     assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == times
 
 
 def test_left_overs_of_a_killed_preparation_are_cleared(tmp_path: Path) -> None:
-    key = fingerprint("phantom_warm", None, Prepare())
+    key = fingerprint("phantom_warm", Catalogue())
     left_over = tmp_path / "phantom_warm" / f".{key}.dead"
     left_over.mkdir(parents=True)
     (left_over / "images.npy").write_bytes(b"half")
-    domain = prepare_domain("phantom_warm", None, Prepare(), tmp_path)
+    domain = prepare_domain("phantom_warm", Catalogue(), tmp_path)
     assert not left_over.exists()
     assert {path.name for path in domain.folder.iterdir()} == {"manifest.json", *(f"{n}.npy" for n in WORKING + NATIVE)}
 
@@ -241,7 +242,7 @@ def test_failed_preparation_leaves_no_folder_and_lists_every_torn_file(
         assert raw.image is not None
         raw.image.write_bytes(raw.image.read_bytes()[:-400])
     with pytest.raises(DataError) as error:
-        prepare_domain("chase_db1", root, Prepare(), tmp_path / "cache")
+        prepare_domain("chase_db1", Catalogue(root), tmp_path / "cache")
     assert len(error.value.problems) == 3
     assert not [path for path in (tmp_path / "cache" / "chase_db1").iterdir() if path.is_dir()]
 
@@ -249,11 +250,11 @@ def test_failed_preparation_leaves_no_folder_and_lists_every_torn_file(
 PREPARE_AND_TELL = """
 import sys
 from pathlib import Path
-from gkd_bench.config.schema import Prepare
 from gkd_bench.data import prepare
+from gkd_bench.data.catalogue import Catalogue
 build = prepare._build
 prepare._build = lambda *arguments: (print("built"), build(*arguments))
-print(prepare.prepare_domain("phantom_dim", None, Prepare(), Path(sys.argv[1])).reference)
+print(prepare.prepare_domain("phantom_dim", Catalogue(), Path(sys.argv[1])).reference)
 """
 
 
@@ -276,11 +277,11 @@ def test_changed_array_fails_verification_only(phantom: PreparedDomain, tmp_path
     open_prepared(cache, "phantom_clear", phantom.manifest.fingerprint)
     with pytest.raises(StoreError, match=r"labels\.npy does not match its checksum"):
         open_prepared(cache, "phantom_clear", phantom.manifest.fingerprint, verify=True)
-    assert prepare_domain("phantom_clear", None, Prepare(), cache) == open_prepared(
+    assert prepare_domain("phantom_clear", Catalogue(), cache) == open_prepared(
         cache, "phantom_clear", phantom.manifest.fingerprint
     )
     with pytest.raises(StoreError, match=r"labels\.npy does not match its checksum"):
-        prepare_domain("phantom_clear", None, Prepare(), cache, verify=True)
+        prepare_domain("phantom_clear", Catalogue(), cache, verify=True)
 
 
 @pytest.mark.parametrize("damage", ["no folder", "torn manifest", "no array"])

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gkd_bench.data.domain import open_reader
+from gkd_bench.data.catalogue import open_reader
 from gkd_bench.errors import DataError
-from gkd_bench.registry import DOMAINS
+from gkd_bench.registry import DOMAIN_CLASSES, DOMAINS
 
 FILE_DOMAINS = ("chase_db1", "stare", "drive", "hrf")
 COUNTS = {"chase_db1": 28, "stare": 20, "drive": 20, "hrf": 45}
 Layout = Callable[..., Path]
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+PHOTOGRAPHS = tuple(name for name, classes in DOMAIN_CLASSES.items() if classes == ("vessel",))
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_complete_data_set_has_no_problem_and_reads_in_canonical_form(name: str, layout: Layout) -> None:
     reader = open_reader(name, layout(name))
     assert reader.card.name == name
@@ -35,7 +38,17 @@ def test_complete_data_set_has_no_problem_and_reads_in_canonical_form(name: str,
         assert dark < bright
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", DOMAIN_CLASSES)
+def test_classes_known_without_import_are_those_of_the_card(name: str, tmp_path: Path) -> None:
+    assert open_reader(name, tmp_path).card.classes == DOMAIN_CLASSES[name]
+    assert open_reader(name, tmp_path).card.name == name
+
+
+def test_every_built_in_domain_says_its_classes() -> None:
+    assert {name for name in DOMAINS if DOMAINS.is_built_in(name)} == set(DOMAIN_CLASSES)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_every_subject_is_in_one_split_and_every_split_has_images(name: str, layout: Layout) -> None:
     reader = open_reader(name, layout(name))
     splits = reader.splits()

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from gkd_bench.config.schema import Prepare
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.check import best_shift, vessel_width
-from gkd_bench.data.domain import open_reader
 from gkd_bench.data.imagefiles import fov_diameter
 from gkd_bench.data.prepare import prepare_domain, prepare_image, scale_factor
 
@@ -87,7 +87,7 @@ def test_vessels_survive_at_the_working_scale(name: str) -> None:
 
 def test_preparation_of_real_photographs(tmp_path: Path) -> None:
     require("chase_db1")
-    domain = prepare_domain("chase_db1", ROOT, Prepare(), tmp_path)
+    domain = prepare_domain("chase_db1", Catalogue(ROOT), tmp_path)
     assert domain.manifest.fov_diameter == DOMAINS["chase_db1"][2]
     splits = domain.source_splits()
     assert (len(splits.train), len(splits.val), len(domain.test_split().images)) == (16, 4, 8)

@@ -13,8 +13,8 @@ import pytest
 from gkd_bench.config.schema import Prepare, Scale, Stress
 from gkd_bench.data import stress as stress_module
 from gkd_bench.data.cache import PreparedDomain, PreparedImage, SourceImages, TestImages, open_prepared
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.corruptions import find_corruption
-from gkd_bench.data.domain import open_reader
 from gkd_bench.data.prepare import fingerprint, prepare_domain, prepare_image
 from gkd_bench.data.stress import (
     CLEAN,
@@ -44,7 +44,7 @@ def copied(bank: StressBank, tmp_path: Path) -> tuple[Path, str, str]:
 
 @pytest.fixture
 def bank(phantom: PreparedDomain) -> StressBank:
-    return prepare_stress(phantom, None, SMALL, phantom.folder.parent.parent)
+    return prepare_stress(phantom, Catalogue(), SMALL, phantom.folder.parent.parent)
 
 
 # ---------------------------------------------------------------- what is in it
@@ -100,14 +100,18 @@ def test_subset_keeps_grey_levels_with_their_labels(bank: StressBank) -> None:
 
 def test_photographs_of_a_file_domain_are_read_one_by_one(tmp_path: Path, layout: Callable[..., Path]) -> None:
     root = layout("chase_db1")
-    domain = prepare_domain("chase_db1", root, NATIVE, tmp_path / "cache")
-    bank = prepare_stress(domain, root, Stress(corruptions=("contrast",), images=2), tmp_path / "cache", verify=True)
+    domain = prepare_domain("chase_db1", Catalogue(root, NATIVE), tmp_path / "cache")
+    bank = prepare_stress(
+        domain, Catalogue(root), Stress(corruptions=("contrast",), images=2), tmp_path / "cache", verify=True
+    )
     assert bank.manifest.images == ("Image_09L", "Image_10L")
     assert bank.images(("contrast", 2)).image(1).shape == (52, 60)
     outside = bank.clean.fov(0) == 0
     assert outside.any()
-    plain = prepare_domain("chase_db1", root, Prepare(scale=Scale(rule="none"), clahe=None), tmp_path / "cache")
-    whole = prepare_stress(plain, root, Stress(), tmp_path / "cache")
+    plain = prepare_domain(
+        "chase_db1", Catalogue(root, Prepare(scale=Scale(rule="none"), clahe=None)), tmp_path / "cache"
+    )
+    whole = prepare_stress(plain, Catalogue(root), Stress(), tmp_path / "cache")
     for condition in whole.conditions:
         assert np.array_equal(whole.images(condition).image(0)[outside], whole.clean.image(0)[outside])
 
@@ -199,7 +203,7 @@ def test_order_and_repetition_in_the_sweep_file_do_not_matter() -> None:
 
 
 def test_reference_is_known_before_anything_is_written(bank: StressBank) -> None:
-    domain = f"phantom_clear@{fingerprint('phantom_clear', None, Prepare())}"
+    domain = f"phantom_clear@{fingerprint('phantom_clear', Catalogue())}"
     assert stress_reference(domain, SMALL) == bank.reference
     assert bank.reference == f"phantom_clear-stress@{bank.folder.name}"
 
@@ -207,9 +211,9 @@ def test_reference_is_known_before_anything_is_written(bank: StressBank) -> None
 def test_domain_is_left_as_it_was(phantom: PreparedDomain, tmp_path: Path) -> None:
     shutil.copytree(phantom.folder, tmp_path / "phantom_clear" / phantom.folder.name)
     domain = open_prepared(tmp_path, "phantom_clear", phantom.folder.name)
-    prepare_stress(domain, None, SMALL, tmp_path)
+    prepare_stress(domain, Catalogue(), SMALL, tmp_path)
     assert open_prepared(tmp_path, "phantom_clear", phantom.folder.name, verify=True).manifest == phantom.manifest
-    assert fingerprint("phantom_clear", None, Prepare()) == phantom.folder.name
+    assert fingerprint("phantom_clear", Catalogue()) == phantom.folder.name
 
 
 # ---------------------------------------------------------------- the cache
@@ -217,25 +221,25 @@ def test_domain_is_left_as_it_was(phantom: PreparedDomain, tmp_path: Path) -> No
 
 def test_second_preparation_opens_the_first_without_raw_data(tmp_path: Path, layout: Callable[..., Path]) -> None:
     root = layout("chase_db1")
-    domain = prepare_domain("chase_db1", root, NATIVE, tmp_path / "cache")
-    first = prepare_stress(domain, root, SMALL, tmp_path / "cache")
+    domain = prepare_domain("chase_db1", Catalogue(root, NATIVE), tmp_path / "cache")
+    first = prepare_stress(domain, Catalogue(root), SMALL, tmp_path / "cache")
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     shutil.rmtree(root / "CHASEDB1")
-    second = prepare_stress(domain, root, SMALL, tmp_path / "cache")
+    second = prepare_stress(domain, Catalogue(root), SMALL, tmp_path / "cache")
     assert second.manifest == first.manifest
     assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == times
 
 
 def test_other_photographs_than_those_prepared_are_refused(tmp_path: Path, layout: Callable[..., Path]) -> None:
     root, cache = layout("chase_db1"), tmp_path / "cache"
-    domain = prepare_domain("chase_db1", root, NATIVE, cache)
+    domain = prepare_domain("chase_db1", Catalogue(root, NATIVE), cache)
     raw = next(raw for raw in open_reader("chase_db1", root).images() if raw.subject == "09")
     assert raw.image is not None
     picture = cv2.imread(str(raw.image))
     assert picture is not None
     cv2.imwrite(str(raw.image), picture[:, ::-1])
     with pytest.raises(DataError, match=r"Image_09L: differs by \d+ grey levels"):
-        prepare_stress(domain, root, SMALL, cache)
+        prepare_stress(domain, Catalogue(root), SMALL, cache)
     assert not [path for path in (cache / "chase_db1-stress").iterdir() if path.is_dir()]
 
 

@@ -179,7 +179,7 @@ def test_label_batches_keep_the_limit_on_empty_tiles() -> None:
 
 
 def test_image_without_any_vessel_is_a_data_error() -> None:
-    with pytest.raises(DataError, match="no pixel on a vessel"):
+    with pytest.raises(DataError, match="no pixel of the foreground"):
         TileSampler(source([noise_image(20, 20)], [np.zeros((20, 20), np.uint8)]), 16)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gkd_bench.config.schema import Prepare
 from gkd_bench.data.cache import PreparedDomain
-from gkd_bench.data.domain import open_reader
+from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.prepare import prepare_domain, prepare_image
 from gkd_bench.export.bundle import Request, export_run
 from gkd_bench.networks.base import SegmentationNetwork
@@ -122,7 +122,7 @@ def records_of(model: StageNode, rng: np.random.Generator) -> Iterator[Record]:
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     folder = tmp_path_factory.mktemp("sweep")
     store, rng = LocalStore(folder / "store"), np.random.default_rng(0)
-    domains = {name: prepare_domain(name, None, PREPARE, store.root / "data") for name in (SOURCE, TARGET)}
+    domains = {name: prepare_domain(name, Catalogue(None, PREPARE), store.root / "data") for name in (SOURCE, TARGET)}
     models = [training(method, seed, domains[SOURCE].reference) for method in METHODS for seed in SEEDS]
     for model in models:
         draft = Draft(tensors={"network": network(model.seed).state_dict()})

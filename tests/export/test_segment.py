@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gkd_bench import cli
-from gkd_bench.data.domain import open_reader
+from gkd_bench.data.catalogue import open_reader
 from gkd_bench.data.imagefiles import compute_fov
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.model_file import open_model

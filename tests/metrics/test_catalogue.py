@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from gkd_bench.metrics.catalogue import METRICS, MetricInfo
+from gkd_bench.metrics.catalogue import METRICS, MetricInfo, card_of
 from gkd_bench.metrics.overlap import score_image
 from gkd_bench.metrics.surface import surface_metrics
 from gkd_bench.metrics.topology import topology_metrics
+
+IN_MILLIMETRES = ("hd95_mm", "assd_mm", "nsd_mm")
+"""The surface metrics of a volume, under names of their own."""
 
 
 def _all_metrics(found: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
@@ -19,7 +22,7 @@ def test_every_computed_metric_has_a_card_and_stays_in_its_range() -> None:
     generator = np.random.default_rng(0)
     for density in (0.0, 0.01, 0.3, 1.0):
         values = _all_metrics(*(generator.random((2, 20, 31)) < density))
-        assert set(values) == set(METRICS) - {"fsd"}
+        assert set(values) == set(METRICS) - {"fsd", *IN_MILLIMETRES}
         for name, value in values.items():
             assert value is None or METRICS[name].low <= value <= METRICS[name].high
 
@@ -50,3 +53,20 @@ def test_cards_are_complete_and_consistent(card: MetricInfo) -> None:
     assert card.low < card.high and math.isfinite(card.best)
     assert 0 <= card.tie < card.high
     assert card.tie == 0.0 or card.tie >= 10.0**-card.decimals / 2, "a tie must be visible in the table"
+
+
+def test_metrics_in_millimetres_are_those_in_pixels_in_another_unit() -> None:
+    for name in IN_MILLIMETRES:
+        card, twin = METRICS[name], METRICS[name.removesuffix("_mm")]
+        assert (card.higher_is_better, card.low, card.high) == (twin.higher_is_better, twin.low, twin.high)
+        assert (card.title, card.unit) != (twin.title, twin.unit), "readers must tell them apart"
+    assert [METRICS[name].unit for name in IN_MILLIMETRES] == ["mm", "mm", ""]
+    assert [METRICS[name].tie for name in IN_MILLIMETRES] == [1.0, 0.25, 0.005]
+
+
+def test_metric_of_a_class_has_the_card_of_the_metric_under_the_name_of_the_class() -> None:
+    card = card_of("hd95_mm/right_kidney")
+    assert card is not None and (card.name, card.title) == ("hd95_mm/right_kidney", "HD95, right kidney")
+    assert (card.unit, card.tie, card.higher_is_better) == ("mm", 1.0, False)
+    assert card_of("dice") is METRICS["dice"]
+    assert card_of("depth/liver") is None and card_of("depth") is None

@@ -23,7 +23,7 @@ def ahead(factor: float) -> list[list[float]]:
 def test_page_begins_with_the_answer_and_has_every_section(made_up: list[Record]) -> None:
     page = page_tables(SweepRecords.from_dicts(made_up, make_origin()))
     assert [table.name for table in page[:2]] == ["triple", "gap"]
-    assert {table.section for table in page} == set(get_args(Section))
+    assert {table.section for table in page} == set(get_args(Section)) - {"domains"}, "old records describe no domain"
     assert all(table.rows for table in page)
     assert len({table.name for table in page}) == len(page)
 

@@ -102,6 +102,30 @@ def test_metric_without_a_card_is_shown_without_a_direction() -> None:
 def test_titles_of_metrics_have_their_unit_and_short_ones_no_region() -> None:
     assert names.metric_title("hd95_fov") == "HD95, px (field of view)"
     assert (names.short_title("hd95_fov"), names.short_title("dice")) == ("HD95, px", "Dice")
+    assert (names.metric_title("dice"), names.metric_title("dice", whole=True)) == ("Dice", "Dice (whole image)")
+
+
+def test_name_of_a_metric_is_taken_apart_into_metric_class_and_place() -> None:
+    for name in (
+        "dice",
+        "dice_fov",
+        "pooled/dice",
+        "pooled/dice_fov",
+        "dice/disc",
+        "dice/disc_fov",
+        "pooled/dice/disc_fov",
+    ):
+        assert names.bare(name) == "dice"
+        assert names.class_of(name) == ("disc" if "disc" in name else "")
+    assert names.bare("hd95_mm/right_kidney") == "hd95_mm"
+    assert [names.of_class(name, "disc") for name in ("dice", "dice_fov")] == ["dice/disc", "dice/disc_fov"]
+
+
+def test_metric_of_a_class_is_shown_like_the_metric() -> None:
+    name = "hd95_mm/right_kidney"
+    assert (names.metric_title(name), names.short_title(name)) == ("HD95, right kidney, mm",) * 2
+    assert names.metric_title("dice/disc_fov") == "Dice, disc (field of view)"
+    assert (names.metric_direction(name), names.metric_decimals(name), names.metric_tie(name)) == ("down", 2, 1.0)
 
 
 def test_helper_networks_and_variants_have_titles() -> None:

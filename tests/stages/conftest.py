@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gkd_bench.config.schema import Sweep
+from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.prepare import prepare_domain
 from gkd_bench.data.stress import prepare_stress
 from gkd_bench.plan import Planner
@@ -25,10 +26,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_planner(cache: Path) -> Callable[..., Planner]:
     def make(**changes: Any) -> Planner:
         sweep = Sweep.model_validate(TINY | changes)
-        domains = {name: prepare_domain(name, None, sweep.data.prepare, cache) for name in DOMAINS}
+        domains = {name: prepare_domain(name, Catalogue(None, sweep.data.prepare), cache) for name in DOMAINS}
         references = {name: domain.reference for name, domain in domains.items()}
         stress = sweep.data.stress
-        banks = {name: prepare_stress(domain, None, stress, cache).reference for name, domain in domains.items()}
+        banks = {name: prepare_stress(domain, Catalogue(), stress, cache).reference for name, domain in domains.items()}
         return Planner(sweep, references, banks)
 
     return make

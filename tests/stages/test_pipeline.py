@@ -22,8 +22,9 @@ from gkd_bench.stages.evaluate import spread_ranks
 from gkd_bench.stages.loop import Loop
 from gkd_bench.stages.models import kept_networks, load_aligned, load_network, load_prior
 from gkd_bench.stages.monitor import Workplace
-from gkd_bench.stages.predict import predict, validation_dice
+from gkd_bench.stages.predict import predict
 from gkd_bench.stages.stress import image_dice
+from gkd_bench.stages.validation import validation_dice
 from gkd_bench.store.artefacts import Artefact
 from gkd_bench.store.node import StageNode
 

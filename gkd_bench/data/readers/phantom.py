@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gkd_bench.data.domain import DomainCard, DomainReader, RawImage, RawPixels
+from gkd_bench.data.domain import DomainCard, PhotographReader, RawImage, RawPixels
 
 SUBJECTS = 12
 OVERSAMPLING = 4
@@ -45,7 +45,7 @@ class PhantomStyle:
     colour: tuple[float, float, float]
 
 
-class Phantom(DomainReader):
+class Phantom(PhotographReader):
     """Twelve generated subjects of one style, one image each."""
 
     style: ClassVar[PhantomStyle]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gkd_bench.data.domain import FileDomain, RawImage, RawPixels, unreadable
+from gkd_bench.data.domain import FileDomain, PhotographReader, RawImage, RawPixels, unreadable
 from gkd_bench.data.imagefiles import (
     GREY_LIMIT,
     MASK_THRESHOLD,
@@ -20,9 +19,10 @@ from gkd_bench.data.imagefiles import (
     read_grey,
     read_rgb,
 )
+from gkd_bench.errors import DataError
 
 
-class Photographs(FileDomain):
+class Photographs(FileDomain, PhotographReader):
     """Reads the three files of each image; a field of view without a file is computed from the red channel."""
 
     def read(self, raw: RawImage) -> RawPixels:
@@ -33,25 +33,39 @@ class Photographs(FileDomain):
         if problems:
             raise self.error(problems)
         rgb, levels = files[raw.image], files[raw.label]
-        fov = files[raw.fov] > MASK_THRESHOLD if raw.fov else compute_fov(rgb)
-        pixels = RawPixels(rgb, levels > MASK_THRESHOLD, fov)
-        problems = mismatches({path: (array.shape[1], array.shape[0]) for path, array in files.items()}, raw.image)
-        problems += _label_problems(raw.label, levels)
+        fov = files[raw.fov] > MASK_THRESHOLD if raw.fov else self.field_of_view(rgb)
+        label, problems = self.label_of(raw.label, levels)
+        problems = (
+            mismatches({path: (array.shape[1], array.shape[0]) for path, array in files.items()}, raw.image) + problems
+        )
         problems += [f"{raw.fov or raw.image}: empty field of view"] * (not fov.any())
         if problems:
             raise self.error(problems)
-        return pixels
+        return RawPixels(rgb, label, fov)
 
-    def _decode(self, raw: RawImage) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
+    def decode(self, raw: RawImage, path: Path) -> NDArray[Any]:
+        """The array of one of the image's files. Raises one of UNREADABLE, or DataError."""
+        return read_rgb(path) if path == raw.image else read_grey(path)
+
+    def field_of_view(self, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Field of view of a photograph without a file of it."""
+        return compute_fov(rgb)
+
+    def label_of(self, path: Path, levels: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+        """The label from a mask's levels, and one line per problem of the mask."""
+        return levels > MASK_THRESHOLD, _label_problems(path, levels)
+
+    def _decode(self, raw: RawImage) -> tuple[dict[Path, NDArray[Any]], list[str]]:
         """Arrays by file, and one line per file that cannot be decoded."""
-        files: dict[Path, NDArray[np.uint8]] = {}
+        files: dict[Path, NDArray[Any]] = {}
         problems: list[str] = []
         for path in raw.files():
-            decode: Callable[[Path], NDArray[np.uint8]] = read_rgb if path == raw.image else read_grey
             try:
-                files[path] = decode(path)
+                files[path] = self.decode(raw, path)
             except UNREADABLE as error:
                 problems.append(unreadable(path, error))
+            except DataError as error:
+                problems += error.problems
         return files, problems
 
 

@@ -11,7 +11,7 @@ from gkd_bench.report.figures.axes import few_ticks, key, legend, plain
 from gkd_bench.report.figures.base import PAGE, TALL, Figure, finish, panels, style
 from gkd_bench.report.figures.scores import number
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import counted, listed, metric_title, span
+from gkd_bench.report.names import counted, listed, span
 from gkd_bench.report.palette import DOMAIN_COLOURS, FAINT, INK, ORACLE
 from gkd_bench.report.selecting import selection_table
 from gkd_bench.report.selection import ORACLE as ORACLE_RULE
@@ -44,10 +44,11 @@ def selection_rules(records: SweepRecords, extras: Extras) -> Figure | None:
         axes[0].set_xlabel("Dice, mean over foreign targets")
         few_ticks(axes[0], 6, None)
         legend(drawing, _handles(names, records.origin.rule), 2)
+        evidence = Evidence.of(records)
         caption = (
-            f"{metric_title(Evidence.of(records).headline)} on foreign targets of the trained student that each rule takes from the same "
+            f"{evidence.title(evidence.headline)} on foreign targets of the trained student that each rule takes from the same "
             f"candidates (kept epochs and complete trials), higher is better: mean over targets, sources and n = {counted(_seeds(cells), 'seed')}; lines: "
-            f"95 % t interval over seeds. The sweep uses: {RULES[records.origin.rule].title}. Rules see validation images of the "
+            f"95 % t interval over seeds. The sweep uses: {RULES[records.origin.rule].title}. Rules see validation {evidence.words.picture}s of the "
             f"source only. Grey: the oracle takes the best candidate by each target's own test labels; a bound, never used."
         )
         return finish(drawing, "selection_rules", "selection", table.title, caption, _alt(cells))

@@ -142,7 +142,7 @@ def _caption(records: SweepRecords, scores: Scores) -> str:
     threads = sorted({int(count) for count in frame["threads"].dropna()})
     return (
         f"{scores.title}, mean over the foreign pairs that every method has, higher is better; {scores.basis()}. Lines: 95 % "
-        f"bootstrap interval over seeds and subjects. Costs of one tile of {listed(inputs)} on {listed(places)}, "
+        f"bootstrap interval over seeds and {scores.people}. Costs of one tile of {listed(inputs)} on {listed(places)}, "
         f"{listed(map(str, threads))} thread(s), lower is better, logarithmic scale. "
         f"Networks of one cost stand side by side around it. Dashed: Pareto front, the best Dice at a cost or less. {chosen_by(scores.evidence)}"
     )

@@ -149,8 +149,8 @@ def _interval(axes: Axes, place: int, gain: Cell, colour: str, marker: str) -> N
 
 def _forest_caption(scores: Scores) -> str:
     return (
-        f"{scores.title} minus that of the {method_title(ALONE)}, paired by seed and subject; higher is better. Dots: mean "
-        f"over {scores.basis()}; lines: 95 % bootstrap interval over seeds and subjects; filled where it leaves out zero. "
+        f"{scores.title} minus that of the {method_title(ALONE)}, paired by seed and {scores.evidence.words.subject}; higher is better. Dots: mean "
+        f"over {scores.basis()}; lines: 95 % bootstrap interval over seeds and {scores.people}; filled where it leaves out zero. "
         f"Diamond: mean over the foreign pairs that every method has. Grey band: a tie (below {scores.tie:g}). "
         f"{_test_words(scores)} {chosen_by(scores.evidence)}"
     )
@@ -161,8 +161,8 @@ def _test_words(scores: Scores) -> str:
     if not verdicts:
         return ""
     return (
-        f"* p < {SIGNIFICANT:g}, paired permutation test over subjects, Holm over {verdicts[0].family} comparisons; "
-        f"{smallest_words(verdicts)}."
+        f"* p < {SIGNIFICANT:g}, paired permutation test over {scores.people}, Holm over {verdicts[0].family} comparisons; "
+        f"{smallest_words(scores.evidence, verdicts)}."
     )
 
 
@@ -210,10 +210,16 @@ def _paired(scores: Scores, method: str) -> Figure | None:
         _name_panels(axes, sources, targets)
         few_ticks(axes[0], None, 4)
         drawing.supylabel("Dice", fontsize=7)
+        person = scores.evidence.words.subject
         name, title = file_name("paired_subjects", method), method_title(method)
-        heading = f"{title} against the student alone, subject by subject"
+        heading = f"{title} against the student alone, {person} by {person}"
         return finish(
-            drawing, name, "comparison", heading, _paired_caption(scores, title), _paired_alt(title, subjects)
+            drawing,
+            name,
+            "comparison",
+            heading,
+            _paired_caption(scores, title),
+            _paired_alt(title, subjects, scores.people),
         )
 
 
@@ -255,19 +261,19 @@ def _dots(axes: Axes, method: str, scores: tuple[Array, Array], looks: Looks) ->
 def _paired_caption(scores: Scores, title: str) -> str:
     subjects = span(cell.subjects for cell in scores.evidence.cells(scores.metric).values())
     return (
-        f"{scores.title} of every test subject (n = {subjects} per target), mean over shared seeds: left the "
+        f"{scores.title} of every test {scores.evidence.words.subject} (n = {subjects} per target), mean over shared seeds: left the "
         f"{method_title(ALONE)}, right {title}. Solid lines: {title} is better; dashed: it is not. Bars beside the dots: means "
-        f"over subjects; above each panel, at the right: their difference. Rows: trained on; columns: tested on. "
+        f"over {scores.people}; above each panel, at the right: their difference. Rows: trained on; columns: tested on. "
         f"{chosen_by(scores.evidence)}"
     )
 
 
-def _paired_alt(title: str, subjects: Subjects) -> str:
+def _paired_alt(title: str, subjects: Subjects, people: str) -> str:
     gains = {pair: after - before for pair, (before, after) in subjects.items() if after.size}
     better, total = (sum(int(count) for count in counts) for counts in zip(*map(_wins, gains.values()), strict=True))
     means = [f"{source} to {target} {signed(float(gain.mean()))}" for (source, target), gain in gains.items()]
     return (
-        f"Paired dots: {title} is better than the student alone for {better} of {total} subjects on all pairs together. "
+        f"Paired dots: {title} is better than the student alone for {better} of {total} {people} on all pairs together. "
         f"Mean differences: {listed(means)}."
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkd_bench.errors import GkdBenchError
+from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras, Picture, Role
 from gkd_bench.report.figures.axes import legend, plain
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, sheet, style
@@ -50,8 +51,8 @@ def _same(records: SweepRecords, source: str, pictures: Sequence[Picture]) -> Fi
     heads = ["image", "label", *map(method_title, methods)]
     title = f"The same images for every method, trained on {source}"
     caption = (
-        f"Test images fixed beforehand by name, not by result (seed {_seed(fixed)}); rows: target and image. Below each: Dice "
-        f"inside the field of view. Colours: true positives, false positives and false negatives. Shown smaller than they were scored."
+        f"Test images fixed beforehand by name, not by result (seed {_seed(fixed)}); rows: target and image. Below each: Dice"
+        f"{Evidence.of(records).words.inside}. Colours: true positives, false positives and false negatives. Shown smaller than they were scored."
     )
     texts = [
         f"{target} {image}: {listed(f'{method_title(one.method)} {plain(one.score)}' for one in _by_method(row, methods))}"
@@ -109,7 +110,7 @@ def _cases(records: SweepRecords, source: str, pictures: Sequence[Picture]) -> F
     heads = ["worst: image", "label", "found", "best: image", "label", "found"]
     title = f"Worst and best foreign cases of every method, trained on {source}"
     caption = (
-        f"For every method the foreign test image with its lowest and with its highest Dice inside the field of view (seed "
+        f"For every method the foreign test image with its lowest and with its highest Dice{Evidence.of(records).words.inside} (seed "
         f"{_seed(foreign)}); they differ between methods. Below: target, image, Dice. Colours: true positives, false positives and false negatives."
     )
     texts = [f"{method_title(method)} {_range(pair)}" for method, pair in ends.items()]

@@ -67,7 +67,7 @@ def generalisation_matrix(records: SweepRecords, extras: Extras) -> Figure | Non
     scale = Scale(SEQUENTIAL, *_widened(min(values), max(values)))
     caption = (
         f"{scores.title}, higher is better. Rows: trained on; columns: tested on. Mean over {scores.basis()}; below it, where there is room, the "
-        f"95 % bootstrap interval over seeds and subjects. All panels share one scale. Outlined: in-domain. {_MISSING} "
+        f"95 % bootstrap interval over seeds and {scores.people}. All panels share one scale. Outlined: in-domain. {_MISSING} "
         f"{chosen_by(scores.evidence)}"
     )
     means = [

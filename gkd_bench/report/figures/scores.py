@@ -11,7 +11,7 @@ from gkd_bench.report.blocks import shared_values
 from gkd_bench.report.cells import Cell, mean_cell
 from gkd_bench.report.evidence import Evidence, Pair
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import ALONE, counted, metric_direction, metric_tie, metric_title, span
+from gkd_bench.report.names import ALONE, counted, metric_direction, metric_tie, span
 from gkd_bench.report.overall import overall_cell
 from gkd_bench.report.rows import alone_of, headliners
 from gkd_bench.report.statistics import Array
@@ -32,7 +32,12 @@ class Scores:
     @property
     def title(self) -> str:
         """The metric and the region it is measured in."""
-        return metric_title(self.metric)
+        return self.evidence.title(self.metric)
+
+    @property
+    def people(self) -> str:
+        """Whom the scores are averaged over: subjects or patients."""
+        return self.evidence.words.subjects
 
     @property
     def tie(self) -> float:
@@ -99,7 +104,7 @@ class Scores:
         """How many seeds and subjects the numbers rest on, in words."""
         cells = self._cells.values()
         seeds, subjects = span(cell.n for cell in cells), span(cell.subjects for cell in cells)
-        return f"n = {counted(seeds, 'seed')}, {counted(subjects, 'test subject')} per target"
+        return f"n = {counted(seeds, 'seed')}, {counted(subjects, f'test {self.evidence.words.subject}')} per target"
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str, str], Cell]:

@@ -88,10 +88,11 @@ def _caption(records: SweepRecords) -> str:
     frame = records.final("stress", "val")
     seeds, sources = frame["seed"].nunique(), frame["source"].nunique()
     subjects = span(frame.groupby("source")["subject"].nunique())
+    named = Evidence.of(records).words
     return (
-        f"Dice inside the field of view on validation images of the source, never of a target, higher is better; mean over "
-        f"{counted(sources, 'source')}, n = {counted(seeds, 'seed')} and {counted(subjects, 'validation subject')} per source. "
-        f"Bands, where there are few methods: range over seeds. Strength 0 is the clean image. "
+        f"Dice{named.inside} on validation {named.picture}s of the source, never of a target, higher is better; mean over "
+        f"{counted(sources, 'source')}, n = {counted(seeds, 'seed')} and {counted(subjects, f'validation {named.subject}')} per source. "
+        f"Bands, where there are few methods: range over seeds. Strength 0 is the clean {named.picture}. "
         f"{chosen_by(Evidence.of(records))}"
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.figures.axes import (
     OTHERS,
@@ -96,8 +97,9 @@ def training_curves(records: SweepRecords, extras: Extras) -> Figure | None:
         few_ticks(axes[0], None, 5)
         _labels(axes[: len(sources)], columns, "Dice, source validation")
         legend(drawing, looks.handles(methods, named))
+        kept = Evidence.of(records).words
         caption = (
-            f"Dice inside the field of view on validation images of the source after every epoch: mean over "
+            f"Dice{kept.inside} on validation {kept.picture}s of the source after every epoch: mean over "
             f"{_seeds(frame)}, band, where there are few methods: range over seeds; higher is better. Final trainings only, trials of a "
             f"search left out. {others_words(methods, named)}"
         )

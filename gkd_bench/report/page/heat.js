@@ -95,15 +95,16 @@ function startHeat() {
     const { decimals } = metric();
     const lines = [];
     const to = (low, high, signed) => `${number(low, decimals, signed)} to ${number(high, decimals, signed)}`;
+    const people = data.people ?? "subjects";
     const seeds = `${one.n ?? 0} seed${one.n === 1 ? "" : "s"}`;
     lines.push([`95 % t interval, n = ${seeds}`, one.h === undefined ? "needs two seeds" : `± ${number(one.h, decimals)}`]);
     if (one.l !== undefined && one.u !== undefined) {
-      lines.push([`95 % bootstrap, seeds and ${one.s} test subjects`, to(one.l, one.u)]);
+      lines.push([`95 % bootstrap, seeds and ${one.s} test ${people}`, to(one.l, one.u)]);
     }
     if (one.d) {
       lines.push(["difference to student alone", number(one.d.v, decimals, true)]);
       if (one.d.l !== undefined && one.d.u !== undefined) lines.push(["its 95 % bootstrap", to(one.d.l, one.d.u, true)]);
-      if (one.d.p !== undefined) lines.push([`its p, Holm-adjusted, n = ${one.d.s} subjects`, p_text(one.d.p)]);
+      if (one.d.p !== undefined) lines.push([`its p, Holm-adjusted, n = ${one.d.s} ${people}`, p_text(one.d.p)]);
     }
     if (one.r) lines.push(["change from own domain", number(one.r.v, decimals, true)]);
     return lines;

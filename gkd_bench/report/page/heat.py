@@ -12,17 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gkd_bench.metrics.catalogue import METRICS
 from gkd_bench.report.blocks import Key
 from gkd_bench.report.cells import Cell, Flag, mean_cell
 from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import ALONE, TEACHER, bare, method_title, metric_decimals, metric_direction, metric_tie
+from gkd_bench.report.names import (
+    ALONE,
+    REGION,
+    TEACHER,
+    method_title,
+    metric_decimals,
+    metric_direction,
+    metric_tie,
+    short_title,
+)
 from gkd_bench.report.palette import SEQUENTIAL, shade, text_colour
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 FIRST = "gkd"
-_REGION = "_fov"
 _DIGITS = 5
 _MARKS: tuple[Flag, ...] = ("better", "worse", "tie")
 
@@ -48,10 +55,15 @@ class StaticHeat:
 
 
 def shown_metrics(records: SweepRecords) -> list[str]:
-    """Columns of the metrics to choose from, the headline first; inside the field of view wherever the task has one."""
+    """Columns of the metrics to choose from, the headline first; inside the field of view wherever the task has one.
+
+    Of several classes, the headline of each follows that of all.
+    """
     evidence = Evidence.of(records)
-    inside = [metric for metric in evidence.metrics if metric.endswith(_REGION)]
-    return sorted(inside or evidence.metrics, key=lambda metric: metric != evidence.headline)
+    inside = [metric for metric in evidence.metrics if metric.endswith(REGION)]
+    ordered = sorted(inside or evidence.metrics, key=lambda metric: metric != evidence.headline)
+    classes = [column for name in evidence.classes if (column := evidence.of_class(evidence.headline, name))]
+    return [*ordered[:1], *classes, *ordered[1:]]
 
 
 def first_method(records: SweepRecords) -> str:
@@ -73,6 +85,7 @@ def heat_data(records: SweepRecords) -> dict[str, Json] | None:
         "metrics": [_card(metric) for metric in metrics],
         "method": first_method(records),
         "alone": ALONE,
+        **({} if (people := Evidence.of(records).words.subjects) == "subjects" else {"people": people}),
         "cells": {metric: _metric_cells(records, metric) for metric in metrics},
     }
 
@@ -93,19 +106,13 @@ def static_heat(records: SweepRecords) -> StaticHeat:
         )
         for source in records.sources
     )
-    return StaticHeat(metric_label(metric), method_title(method), rows)
-
-
-def metric_label(metric: str) -> str:
-    """The metric's name and unit; where it was measured is said once for all."""
-    card = METRICS.get(bare(metric))
-    return bare(metric) if card is None else f"{card.title}, {card.unit}" if card.unit else card.title
+    return StaticHeat(short_title(metric), method_title(method), rows)
 
 
 def _card(metric: str) -> dict[str, Json]:
     return {
         "key": metric,
-        "title": metric_label(metric),
+        "title": short_title(metric),
         "up": metric_direction(metric) != "down",
         "decimals": metric_decimals(metric),
         "tie": metric_tie(metric),

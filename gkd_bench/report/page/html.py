@@ -19,11 +19,14 @@ from markupsafe import Markup
 
 from gkd_bench import __version__
 from gkd_bench.report import contents
+from gkd_bench.report.captions import sizes_on
 from gkd_bench.report.cells import Table
 from gkd_bench.report.diagnostics import health_warnings, software_versions
+from gkd_bench.report.domains import left_out_lines
+from gkd_bench.report.evidence import Evidence
 from gkd_bench.report.extras import Extras
 from gkd_bench.report.frame import SweepRecords
-from gkd_bench.report.names import counted, method_title
+from gkd_bench.report.names import counted, method_title, span, words
 from gkd_bench.report.origin import DISCLAIMER
 from gkd_bench.report.page.album import BUDGET, make_album
 from gkd_bench.report.page.heat import Json, heat_data, static_heat
@@ -40,6 +43,8 @@ PAGE = 8_000_000
 """Characters that a page should not exceed; pictures get what figures leave, but enough to be seen at all."""
 _TEXTS = 1_000_000
 _FEW_PICTURES = 1_500_000
+_UNNAMED = "segmentation"
+"""The task of one's own data, which says nothing of what is segmented."""
 _HERE = Path(__file__).parent
 _SCRIPTS = ("page.js", "heat.js", "viewer.js")
 
@@ -95,7 +100,8 @@ def run_facts(records: SweepRecords) -> list[tuple[str, list[str]]]:
         ("Seeds", [", ".join(map(str, records.seeds)) or "none"]),
         ("Networks", [f"{name} ({_role(methods)})" for name, methods in sorted(networks.items(), key=str)]),
         ("Selected by", [rule.title if rule else records.origin.rule]),
-        ("Test subjects", _subjects(records)),
+        ("Classes", [words(name) for name in Evidence.of(records).classes]),
+        (f"Test {Evidence.of(records).words.subjects}", _subjects(records)),
         ("Machine", [records.origin.machine]),
         ("Software", [f"gkd_bench {__version__}"]),
     ]
@@ -103,9 +109,9 @@ def run_facts(records: SweepRecords) -> list[tuple[str, list[str]]]:
 
 
 def warnings(records: SweepRecords) -> list[str]:
-    """Everything a reader should know before believing the numbers: domains left out, checks that failed."""
-    left_out = [f"{domain} was left out: {reason}" for domain, reason in sorted(records.missing.items())]
-    return [*left_out, *health_warnings(records)]
+    """Everything a reader should know before believing the numbers: domains and images left out, checks that failed."""
+    missing = [f"{domain} was left out: {reason}" for domain, reason in sorted(records.missing.items())]
+    return [*missing, *left_out_lines(records), *health_warnings(records)]
 
 
 def _left_for_pictures(figures: Sequence[tuple[str, str, Sequence[FigureView]]]) -> int:
@@ -126,7 +132,9 @@ def _methods(records: SweepRecords) -> list[str]:
 
 
 def _tasks(records: SweepRecords) -> str:
-    return ", ".join(sorted({str(task) for task in records.final("image", "test")["task"].dropna()}))
+    """What is segmented; a task that is called so has no name of its own."""
+    tasks = sorted({str(task) for task in records.final("image", "test")["task"].dropna()})
+    return f"{', '.join(name for name in tasks if name != _UNNAMED)} segmentation".strip() if tasks else ""
 
 
 def _role(methods: set[str]) -> str:
@@ -135,8 +143,16 @@ def _role(methods: set[str]) -> str:
 
 
 def _subjects(records: SweepRecords) -> list[str]:
-    counts = records.final("image", "test").groupby("target", sort=True)["subject"].nunique()
-    return [", ".join(f"{target} {counts[target]}" for target in records.targets if target in counts)]
+    """How many each target was tested on, with its slices where it has some."""
+    images = records.final("image", "test")
+    counts = images.groupby("target", sort=True)["subject"].nunique()
+    sizes = {target: sizes_on(Evidence.of(records), target, records.methods).slices for target in records.targets}
+    slices = {target: f" ({counted(span(found), 'slice')})" for target, found in sizes.items() if found}
+    return [
+        ", ".join(
+            f"{target} {counts[target]}{slices.get(target, '')}" for target in records.targets if target in counts
+        )
+    ]
 
 
 def _colours(records: SweepRecords) -> Json:

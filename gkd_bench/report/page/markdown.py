@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gkd_bench.report.cells import Table
 from gkd_bench.report.contents import answer
 from gkd_bench.report.diagnostics import health_warnings
+from gkd_bench.report.domains import left_out_lines
 from gkd_bench.report.extras import Picture
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.origin import origin_lines
@@ -39,7 +40,7 @@ def markdown_page(
 
 
 def _warnings_section(records: SweepRecords) -> str:
-    lines = health_warnings(records)
+    lines = [*left_out_lines(records), *health_warnings(records)]
     return "## Warnings\n\n" + "".join(f"* {escape_markdown(line)}\n" for line in lines) if lines else ""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SECTIONS: dict[Section, str] = {
     "answer": "The answer",
+    "domains": "The domains",
     "matrix": "Generalisation matrices",
     "comparison": "Methods compared",
     "significance": "Significance",

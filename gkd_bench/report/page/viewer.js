@@ -17,7 +17,7 @@ function startViewer(data, state, strips, metric) {
     const roles = stored.album.cells[`${source}|${target}`] ?? {};
     id("viewer-title").textContent = `Trained on ${source}, tested on ${target}`;
     id("viewer-layers").hidden = !Object.keys(roles).length;
-    const parts = [make("p", { class: "note", text: `${metric().title}, mean over seeds; bars: 95 % bootstrap over seeds and subjects` }), strips()];
+    const parts = [make("p", { class: "note", text: `${metric().title}, mean over seeds; bars: 95 % bootstrap over seeds and ${data.people ?? "subjects"}` }), strips()];
     parts.push(...(Object.keys(roles).length ? gallery(roles) : [make("p", { text: without(source, target) })]));
     id("viewer-body").replaceChildren(...parts);
     dialog.showModal();
