@@ -117,7 +117,8 @@ def all_ways(row: Row, batch: int) -> dict[str, Way]:
     for _ in range(2):
         torch.manual_seed(0)
         networks.append(row.make().eval())
-    plain, last = networks[0], networks[1].to(memory_format=torch.channels_last)
+    plain, last = networks
+    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's annotations
     return {
         OURS: our_way(plain, stack, batch),
         MONAI: monai_way(plain, stack, batch),
@@ -142,13 +143,14 @@ def main() -> int:
     """Time every row; 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description="time of sliding windows beside MONAI's")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose network's name begins so")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32], help="windows per forward pass")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{'network':<24}{'stack':>12}{'batch':>7}{'ms':>10}{'/ MONAI':>10}{'/ channels last':>18}{'off by':>10}")
     missed = []
-    for row in ROWS:
+    for row in (row for row in ROWS if row.title.startswith(options.only)):
         for batch in options.batch:
             fastest, off = time_ways(all_ways(row, batch), options.rounds * row.rounds)
             ours, stack = fastest.pop(OURS), f"{row.slices} x {row.size}^2"

@@ -173,7 +173,7 @@ class Planner:
             if model.kind != "teacher":
                 guides = self.guides(source, seed)
                 inputs |= {"teacher": guides["teacher"].key, "tan": guides["tan"].key}
-        settings = {"evaluate": self.sweep.stages.evaluate.model_dump(), **self._adaptation(model)}
+        settings: dict[str, Any] = {"evaluate": self.sweep.stages.evaluate.model_dump(), **self._adaptation(model)}
         settings |= {"everyone": True} if target in self.sweep.pairs.everyone else {}
         labels = {"method": model.labels["method"], "target": target, "model": model.kind}
         return self._node("evaluate", source, seed, settings, inputs, labels, target)

@@ -146,26 +146,17 @@ DOMAINS = Registry(
 )
 
 DOMAIN_CLASSES: dict[str, tuple[str, ...]] = {
-    **{
-        name: ("vessel",)
-        for name in ("chase_db1", "stare", "drive", "hrf", "phantom_clear", "phantom_dim", "phantom_warm")
-    },
-    **{
-        name: ("liver",)
-        for name in (
-            "chaos_ct",
-            "lits",
-            "ircadb",
-            "lits_slices",
-            "chaos_ct_slices",
-            "chaos_mr_slices",
-            "chaos_mr_volumes",
-        )
-    },
-    **{
-        name: ("liver", "right_kidney", "left_kidney", "spleen")
-        for name in ("chaos_mr", "chaos_mr_t1_out", "chaos_mr_t2", "phantom_ct", "phantom_mr")
-    },
+    **dict.fromkeys(
+        ("chase_db1", "stare", "drive", "hrf", "phantom_clear", "phantom_dim", "phantom_warm"), ("vessel",)
+    ),
+    **dict.fromkeys(
+        ("chaos_ct", "lits", "ircadb", "lits_slices", "chaos_ct_slices", "chaos_mr_slices", "chaos_mr_volumes"),
+        ("liver",),
+    ),
+    **dict.fromkeys(
+        ("chaos_mr", "chaos_mr_t1_out", "chaos_mr_t2", "phantom_ct", "phantom_mr"),
+        ("liver", "right_kidney", "left_kidney", "spleen"),
+    ),
 }
 """Classes of the built-in domains; kept here so that checking a file imports no reader. Held equal to the cards by a test."""
 

@@ -126,28 +126,26 @@ class ChaosMrVolumes(Examinations):
 
     maybe: ClassVar[dict[str, tuple[str, ...]]] = {
         "v1": ("5", "10", "20", "37", "39"),
-        "v4": tuple(
-            [
-                "1",
-                "2",
-                "3",
-                "5",
-                "8",
-                "10",
-                "13",
-                "19",
-                "20",
-                "21",
-                "22",
-                "31",
-                "32",
-                "33",
-                "34",
-                "36",
-                "37",
-                "38",
-                "39",
-            ]
+        "v4": (
+            "1",
+            "2",
+            "3",
+            "5",
+            "8",
+            "10",
+            "13",
+            "19",
+            "20",
+            "21",
+            "22",
+            "31",
+            "32",
+            "33",
+            "34",
+            "36",
+            "37",
+            "38",
+            "39",
         ),
     }
     """Who the others may be: v1 is T1 and matches none of the patients of whom there are slices; v4 is T2, which cannot be
