@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from gkd_bench.config.schema import Augment
 from gkd_bench.data.catalogue import Catalogue
-from gkd_bench.config.schema import Augment, Prepare
 from gkd_bench.data.prepare import prepare_domain
 from gkd_bench.data.tiles import TileBatch, TileSampler
 from gkd_bench.networks.base import count_parameters

@@ -96,7 +96,7 @@ def our_way(network: SegmentationNetwork, stack: Stack, batch: int) -> Way:
 def monai_way(network: SegmentationNetwork, stack: Stack, batch: int) -> Way:
     """One call for the stack, as the batch dimension."""
     warnings.simplefilter("ignore")
-    from monai.inferers import sliding_window_inference
+    from monai.inferers.utils import sliding_window_inference
 
     def predictor(tiles: Tensor) -> Tensor:
         return class_probabilities(network(tiles))
@@ -104,8 +104,9 @@ def monai_way(network: SegmentationNetwork, stack: Stack, batch: int) -> Way:
     @torch.no_grad()
     def way() -> Floats:
         images = torch.from_numpy(stack)[:, None].float().div_(255.0)
-        found: Floats = sliding_window_inference(images, TILE, batch, predictor, OVERLAP, "gaussian").numpy()
-        return found
+        found = sliding_window_inference(images, TILE, batch, predictor, OVERLAP, "gaussian")
+        assert isinstance(found, Tensor)
+        return np.asarray(found.numpy())
 
     return way
 

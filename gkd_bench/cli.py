@@ -127,25 +127,30 @@ def _add_export(commands: Commands) -> None:
 def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser(
         "predict",
-        help="segment images with an exported model",
-        description="Segment photographs with a model of `gkd-bench export`, prepared and covered by windows as in the "
-        "benchmark. Writes NAME_mask.png (0 or 255, of the photograph's size), NAME_overlay.png and predictions.csv. "
+        help="segment photographs or volumes with an exported model",
+        description="Segment photographs, or CT and MR volumes (NIfTI), with a model of `gkd-bench export`, prepared and "
+        "covered by windows as in the benchmark. Writes NAME_mask.png (0 or 255, of several classes their numbers) of the "
+        "photograph's size or NAME_mask.nii.gz in the volume's voxels, NAME_overlay.png and predictions.csv. "
         "Research only; no medical device.",
     )
     predict.add_argument(
         "model", metavar="MODEL", type=Path, help="an .onnx file, a .pt2 file, or the folder of an export"
     )
-    predict.add_argument("images", metavar="IMAGES", nargs="+", type=Path, help="pictures, or folders of them")
+    predict.add_argument("images", metavar="IMAGES", nargs="+", type=Path, help="files, or folders of them")
     predict.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: %(default)s")
     predict.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    predict.add_argument("--threshold", type=float, metavar="T", help="default: the one that the model was scored with")
+    predict.add_argument(
+        "--threshold", type=float, metavar="T", help="of one class; default: the one that it was scored with"
+    )
     scale = predict.add_mutually_exclusive_group()
     scale.add_argument(
         "--vessel-width", type=float, metavar="PX", help="mean width of vessels in your images, in pixels"
     )
     scale.add_argument("--as-domain", metavar="NAME", help=f"your images are like those of: {', '.join(DOMAINS)}")
-    scale.add_argument("--scale", type=float, metavar="F", help="resize images by this factor")
-    predict.add_argument("--probability", action="store_true", help="write NAME_probability.png as well, 16 bits")
+    scale.add_argument("--scale", type=float, metavar="F", help="resize photographs by this factor")
+    predict.add_argument(
+        "--probability", action="store_true", help="of photographs: write NAME_probability.png as well, 16 bits"
+    )
 
 
 def _add_tracking(parser: argparse.ArgumentParser) -> None:
@@ -262,9 +267,10 @@ def _export(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     """``gkd-bench predict``: the exit code is 1 when some of the images could not be segmented."""
+    from gkd_bench.export.inputs import Wanted
     from gkd_bench.export.model_file import open_model
+    from gkd_bench.export.predict import predict_files
     from gkd_bench.export.scale import ScaleChoice
-    from gkd_bench.export.segment import Wanted, predict_files
 
     scale = ScaleChoice(options.vessel_width, options.as_domain, options.scale)
     wanted = Wanted(options.output, options.threshold, scale, options.probability)

@@ -142,14 +142,14 @@ def best_shift(
     """Shift of the label under which vessels are darkest against their surroundings, and the contrast unshifted.
 
     Args:
-        image: (height, width) grey levels.
+        image: (height, width) grey levels, or (height, width, 3), of which green is looked at.
         label: (height, width), 1 on vessels.
         fov: (height, width), 1 inside the field of view.
 
     Returns:
         (rows, columns) in pixels, multiples of 2 up to 6, and the contrast in grey levels, above 0 for dark vessels.
     """
-    grey = image.astype(np.float32)
+    grey = (image if image.ndim == 2 else image[..., 1]).astype(np.float32)
     inside = cv2.erode(fov, np.ones((9, 9), np.uint8)).astype(bool)
     around = cv2.blur(grey * fov, (25, 25)) / np.maximum(cv2.blur(fov.astype(np.float32), (25, 25)), 1e-3)
     darkness = np.where(inside, around - grey, 0.0)

@@ -6,7 +6,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,14 +14,25 @@ import torch
 
 from gkd_bench import __version__
 from gkd_bench.collect import student
-from gkd_bench.config.schema import Prepare
-from gkd_bench.data.cache import PreparedDomain, open_prepared
-from gkd_bench.data.domain import DomainCard
+from gkd_bench.config.schema import EvaluateStage, Prepare, Volumes
+from gkd_bench.data.cache import Manifest, PreparedDomain, open_prepared
+from gkd_bench.data.domain import DomainCard, Modality
+from gkd_bench.data.stacks import GREY_LEVELS
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.card import Exported, export_card, source_card
 from gkd_bench.export.choice import Choice, choose_training, read_wish, training_key
 from gkd_bench.export.compare import Difference, differences, real_batches, require_close
-from gkd_bench.export.facts import CARD_FILE, METADATA_FILE, ONNX_FILE, PT2_FILE, Facts, Network, Working
+from gkd_bench.export.facts import (
+    CARD_FILE,
+    METADATA_FILE,
+    ONNX_FILE,
+    PT2_FILE,
+    Facts,
+    Network,
+    Working,
+    input_form,
+    output_form,
+)
 from gkd_bench.export.graph import export_program, least_side, onnx_model, save_program
 from gkd_bench.export.model_file import open_model, require_packages
 from gkd_bench.networks.base import SegmentationNetwork
@@ -71,7 +82,7 @@ class Trained:
         network: the network, in eval mode on the CPU.
         domain: prepared images of its source.
         card: constants of its source.
-        overlap: overlap of the windows that it was scored with.
+        scored: how it was scored.
     """
 
     node: StageNode
@@ -79,7 +90,7 @@ class Trained:
     network: SegmentationNetwork
     domain: PreparedDomain
     card: DomainCard
-    overlap: float
+    scored: EvaluateStage
 
 
 def export_run(request: Request, say: Callable[[str], None] = print) -> Path:
@@ -135,20 +146,22 @@ def _open(choice: Choice, store_folder: Path) -> Trained:
     scored = [node for node in choice.saved.stages if node.kind == "evaluate" and node.inputs["model"] == key]
     node = next((node for node in choice.saved.stages if node.key == key), artefact.node)
     name, _, fingerprint = node.data["source"].partition("@")
+    domain = open_prepared(store_folder / "data", name, fingerprint)
+    handed = student(store, node, scored, choice.records)
     return Trained(
         node=node,
-        student=student(store, node, scored, choice.records),
+        student=replace(handed, prepare=domain.manifest.settings),
         network=load_network(artefact, torch.device("cpu"), "last" if one.variant == LAST else "network").eval(),
-        domain=open_prepared(store_folder / "data", name, fingerprint),
+        domain=domain,
         card=source_card(choice.records, name),
-        overlap=float(scored[0].settings["evaluate"]["overlap"]) if scored else 0.5,
+        scored=EvaluateStage.model_validate(scored[0].settings["evaluate"] if scored else {}),
     )
 
 
 def _write_files(choice: Choice, trained: Trained, request: Request, folder: Path) -> tuple[Facts, list[Difference]]:
     """Write the model files; their facts, and how far each is from the network once it is loaded again."""
     program = export_program(trained.network)
-    facts = _facts(choice, trained, request.formats, least_side(program, trained.network.stride))
+    facts = _facts(choice, trained, request.formats, least_side(program, trained.network))
     if "pt2" in request.formats:
         save_program(program, facts, folder / PT2_FILE)
     if "onnx" in request.formats:
@@ -163,7 +176,9 @@ def _write_files(choice: Choice, trained: Trained, request: Request, folder: Pat
 def _facts(choice: Choice, trained: Trained, formats: Sequence[str], least: int) -> Facts:
     one, records, manifest = choice.candidate, choice.records, trained.domain.manifest
     packages = dict.fromkeys(["torch", *(package for name in formats for package in _PACKAGES[name])])
-    fov = manifest.factor * manifest.fov_diameter
+    fov, channels = manifest.factor * manifest.fov_diameter, trained.network.in_channels
+    classes = manifest.classes if len(manifest.classes) == trained.network.classes - 1 else ()
+    stacked = bool(manifest.stacks)
     return Facts(
         package_version=__version__,
         sweep=choice.saved.name,
@@ -181,15 +196,34 @@ def _facts(choice: Choice, trained: Trained, formats: Sequence[str], least: int)
             least_side=least,
         ),
         tile=trained.student.tile,
-        overlap=trained.overlap,
+        overlap=trained.scored.overlap,
         threshold=trained.student.threshold,
-        prepare=Prepare.model_validate(manifest.settings),
+        blend=trained.scored.blend,
+        largest_component=trained.scored.largest_component,
+        classes=classes,
+        channels=channels,
+        modality=modality_of(manifest),
+        prepare=None if stacked else Prepare.model_validate(manifest.settings),
+        volumes=Volumes.model_validate(manifest.settings) if stacked else None,
         working=Working(factor=manifest.factor, fov_width=fov, vessel_width=fov * trained.card.vessel_width),
         factors=dict(records.origin.factors),
         rule=records.origin.rule,
         chosen=choice.why,
+        input_form=input_form(channels, "slice" if stacked else "image"),
+        output_form=output_form(classes),
         versions={name: version(name) for name in packages},
     )
+
+
+def modality_of(manifest: Manifest) -> Modality:
+    """What the pixels of a prepared domain are, told from the windows that its stacks were prepared with."""
+    if not manifest.stacks:
+        return "photograph"
+    window = Volumes.model_validate(manifest.settings).window
+    used = {stack.window for stack in manifest.stacks}
+    if used == {(window.low, window.high)}:
+        return "ct"
+    return "grey" if used == {GREY_LEVELS} else "mr"
 
 
 @contextmanager

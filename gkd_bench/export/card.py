@@ -8,10 +8,10 @@ from typing import Any
 
 from gkd_bench.data.cache import PreparedDomain
 from gkd_bench.data.domain import DomainCard
-from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.choice import Choice, is_adapted
 from gkd_bench.export.compare import Difference
-from gkd_bench.export.facts import INPUT, ONNX_FILE, OUTPUT, Facts
+from gkd_bench.export.facts import INPUT, OUTPUT, Facts
+from gkd_bench.export.snippet import snippet
 from gkd_bench.report.cells import Cell, Column, Table
 from gkd_bench.report.efficiency import efficiency_table
 from gkd_bench.report.evidence import Evidence
@@ -65,15 +65,15 @@ def _use(exported: Exported) -> str:
     facts = exported.facts
     has_onnx = any(one.format == "onnx" for one in exported.differences)
     parts = [
-        "## Use\n\nA folder of photographs, prepared and scored as in the benchmark (`pip install 'gkd-bench[export]'`):",
-        f"```bash\ngkd-bench predict {exported.folder} PHOTOS --output masks\n```",
+        f"## Use\n\nA folder of {_inputs(facts)}, prepared and scored as in the benchmark (`pip install 'gkd-bench[export]'`):",
+        f"```bash\ngkd-bench predict {exported.folder} {'VOLUMES' if facts.volumes else 'PHOTOS'} --output masks\n```",
+        _masks(facts),
         f"Input `{INPUT}`: {facts.input_form}. Output `{OUTPUT}`: {facts.output_form}. Any batch; any height and width of at "
         f"least {facts.network.least_side} pixels.",
     ]
     if has_onnx:
         parts += [
-            "Without this package, one photograph in one pass (scores below are of overlapping windows of "
-            f"{facts.tile} pixels; `factor` is for photographs like those of {facts.source}):",
+            _alone(facts),
             f"```python\n{snippet(facts)}```",
         ]
     parts.append(
@@ -83,30 +83,33 @@ def _use(exported: Exported) -> str:
     return "\n\n".join(parts)
 
 
-def snippet(facts: Facts) -> str:
-    """Ten lines that run the ONNX file on ``photo.png`` with OpenCV and onnxruntime alone, and write ``mask.png``."""
-    prepare = facts.prepare
-    grey = "photo[..., 1].copy()  # green" if prepare.channel == "green" else "cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)"
-    lines = [
-        "import cv2, numpy as np, onnxruntime",
-        "photo = cv2.imread('photo.png')",
-        f"factor = {facts.working.factor:.6g}  # working pixels per pixel of the photograph",
-        f"grey = {grey}",
-        "grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)",
-    ]
-    if prepare.clahe:
-        grid = prepare.clahe.grid
-        lines.append(f"grey = cv2.createCLAHE({prepare.clahe.clip:g}, ({grid}, {grid})).apply(grey)")
-    if prepare.intensity == "zscore":  # here over the whole picture; the benchmark leaves the dark surround out
-        lines.append("grey = np.clip(np.rint(128 + 32 * (grey - grey.mean()) / max(grey.std(), 1)), 0, 255)")
-    lines += [
-        f"session = onnxruntime.InferenceSession('{ONNX_FILE}')",
-        "images = grey[None, None].astype(np.float32) / 255",
-        f"probability = session.run(['{OUTPUT}'], {{'{INPUT}': images}})[0][0, 0]",
-        "probability = cv2.resize(probability, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)",
-        f"cv2.imwrite('mask.png', (probability >= {facts.threshold:g}).astype(np.uint8) * 255)",
-    ]
-    return "\n".join(lines) + "\n"
+def _inputs(facts: Facts) -> str:
+    if not facts.volumes:
+        return "photographs"
+    kind = {"ct": "CT volumes in Hounsfield units", "mr": "MR volumes"}.get(
+        facts.modality, "volumes of 8-bit grey levels"
+    )
+    return f"{kind} as NIfTI files (.nii, .nii.gz; convert DICOM first, for example with `dcm2niix`)"
+
+
+def _masks(facts: Facts) -> str:
+    """What the masks hold."""
+    names = facts.class_names
+    one = f"1 is {names[0]}" if facts.volumes else f"255 is {names[0]}"
+    values = one if len(names) == 1 else ", ".join(f"{number} is {name}" for number, name in enumerate(names, 1))
+    where = "in the voxels of the volume, NIfTI" if facts.volumes else "in the pixels of the photograph, PNG"
+    decided = f"from probability {facts.threshold:g}" if len(names) == 1 else "the most probable class"
+    kept = "; of every class only the largest connected component is kept" if facts.largest_component else ""
+    return f"Masks are {where}, 8 bits: 0 is background, {values} ({decided}{kept})."
+
+
+def _alone(facts: Facts) -> str:
+    """What stands over the snippet."""
+    kept = " and of the largest component" if facts.largest_component else ""
+    of = f"scores below are of overlapping windows of {facts.tile} pixels{kept}"
+    if facts.volumes:
+        return f"Without this package, every slice of a volume in one pass ({of}; the mask lies along nibabel's canonical axes):"
+    return f"Without this package, one photograph in one pass ({of}; `factor` is for photographs like those of {facts.source}):"
 
 
 # ---------------------------------------------------------------- scores and cost
@@ -183,12 +186,13 @@ def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data(exported: Exported) -> str:
-    domain, card = exported.domain.manifest, exported.source
-    counts = []
+    domain, card, records = exported.domain.manifest, exported.source, exported.choice.records
+    people, counts = Evidence.of(records).words.subjects, []
     for split in _SPLITS:
-        images = [image for image in domain.images if image.split == split]
-        counts.append(f"{len(images)} images of {len({image.subject for image in images})} subjects ({split})")
-    records = exported.choice.records
+        some = [one for one in domain.everything() if one.split == split]
+        slices = sum(one.slices for one in domain.stacks if one.split == split)
+        what = f"{len(some)} stacks with {slices} slices" if domain.stacks else f"{len(some)} images"
+        counts.append(f"{what} of {len({one.subject for one in some})} {people} ({split})")
     lines = [
         f"* source: {card.title}; {', '.join(counts)}. Weights were fitted on the first, chosen on the second.",
         f"* seed of this training: {exported.facts.seed}; seeds of the sweep: {', '.join(map(str, records.seeds)) or 'none'}",
@@ -216,10 +220,12 @@ def _checked(exported: Exported) -> str:
 
 
 def source_card(records: SweepRecords, source: str) -> DomainCard:
-    """Constants of the source domain. Raises GkdBenchError when this package does not know it."""
+    """Constants of the source domain; of a data set of one's own what is known of any."""
     from gkd_bench.registry import DOMAINS
 
     if source not in DOMAINS:
-        raise GkdBenchError(f"sweep {records.sweep}: its source {source!r} is not a domain of this installation")
+        rows = records.of("domain")
+        titles = rows[rows["domain"] == source]["title"].dropna() if "title" in rows else []
+        return DomainCard(source, str(next(iter(titles), source)), "the user's own", "not stated by its sweep", "")
     found: DomainCard = DOMAINS.load(source).card
     return found

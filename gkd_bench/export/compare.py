@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from gkd_bench.data.cache import SourceImages, require_source
 from gkd_bench.data.windows import Floats
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
+from gkd_bench.networks.base import SegmentationNetwork, class_probabilities
+from gkd_bench.stages.scoring import class_map
 
 Run = Callable[[Floats], Floats]
-"""(batch, 1, height, width) images -> probability of the same shape."""
+"""(batch, channels, height, width) images -> (batch, foreground classes, height, width) probabilities."""
 _SEED = 0
 _ODD = (13, 7)  # added to the tile's sides, so that no side is a multiple of a stride
 
@@ -27,7 +28,7 @@ class Difference:
     Attributes:
         format: ``onnx`` or ``pt2``.
         largest: largest absolute difference of a probability.
-        flipped: pixels that fall on the other side of the threshold.
+        flipped: pixels that get another class.
         pixels: pixels compared.
     """
 
@@ -39,7 +40,7 @@ class Difference:
     def __str__(self) -> str:
         return (
             f"{self.format}: largest difference from the torch model {self.largest:.2g} over {self.pixels} pixels, "
-            f"{self.flipped} of them on the other side of the threshold"
+            f"{self.flipped} of them with another class"
         )
 
 
@@ -56,7 +57,8 @@ def real_batches(images: SourceImages, tile: int, count: int) -> list[Floats]:
     """
     require_source(images)
     rng = np.random.default_rng(_SEED)
-    shown = [images.image(index % len(images)) for index in range(max(count, 2))]
+    wanted = max(count, 2)
+    shown = [images.image(number * len(images) // wanted) for number in range(wanted)]  # ends of volumes show little
     tiles = np.stack([_cut(image, (tile, tile), rng) for image in shown[:count]])
     odd = np.stack([_cut(image, (tile + _ODD[0], tile + _ODD[1]), rng) for image in shown[:2]])
     return [_ready(batch) for batch in (tiles, tiles[:1], odd, shown[0][None])]
@@ -87,7 +89,7 @@ def require_close(found: Sequence[Difference], tolerance: float) -> None:
 
 @torch.no_grad()
 def _probability(network: SegmentationNetwork, images: Floats) -> Floats:
-    found: Floats = foreground_probability(network(torch.from_numpy(images)))[:, None].numpy()
+    found: Floats = class_probabilities(network(torch.from_numpy(images))).numpy()
     return found
 
 
@@ -96,23 +98,26 @@ def _difference(
 ) -> Difference:
     largest, flipped, pixels = 0.0, 0, 0
     for batch, right in zip(batches, expected, strict=True):
-        found = run(batch)
-        distance = float(np.abs(found - right).max()) if found.shape == right.shape else float("inf")
+        found, count = run(batch), right[:, 0].size
+        pixels += count
+        if found.shape != right.shape:
+            largest, flipped = float("inf"), flipped + count
+            continue
+        distance = float(np.abs(found - right).max())
         largest = max(largest, distance if np.isfinite(distance) else float("inf"))
-        flipped += (
-            int(((found >= threshold) != (right >= threshold)).sum()) if found.shape == right.shape else right.size
-        )
-        pixels += right.size
+        pairs = zip(found, right, strict=True)
+        flipped += sum(int((class_map(one, threshold) != class_map(other, threshold)).sum()) for one, other in pairs)
     return Difference(name, largest, flipped, pixels)
 
 
 def _cut(image: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
     """A window somewhere in the image, which is reflected where it is too small."""
-    missing = [(0, max(0, wanted - length)) for wanted, length in zip(size, image.shape, strict=True)]
-    padded = np.pad(image, missing, mode="reflect")
-    y, x = (int(rng.integers(length - wanted + 1)) for wanted, length in zip(size, padded.shape, strict=True))
+    missing = [(0, max(0, wanted - length)) for wanted, length in zip(size, image.shape[:2], strict=True)]
+    padded = np.pad(image, missing + [(0, 0)] * (image.ndim - 2), mode="reflect")
+    y, x = (int(rng.integers(length - wanted + 1)) for wanted, length in zip(size, padded.shape[:2], strict=True))
     return padded[y : y + size[0], x : x + size[1]]
 
 
 def _ready(images: NDArray[np.uint8]) -> Floats:
-    return np.ascontiguousarray(images[:, None], dtype=np.float32) / np.float32(255.0)
+    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255.0)

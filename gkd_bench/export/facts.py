@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gkd_bench.config.schema import Prepare
+from gkd_bench.config.data import Prepare, Volumes
+from gkd_bench.data.domain import Modality
+from gkd_bench.data.windows import Blend
 from gkd_bench.errors import GkdBenchError
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when an older reader could misread a newer file."""
 PREFIX = "gkd_bench."
 """Start of the names under which the facts stand in an ONNX file."""
 INPUT, OUTPUT = "images", "probability"
 METADATA_FILE, CARD_FILE, ONNX_FILE, PT2_FILE = "metadata.json", "README.md", "model.onnx", "model.pt2"
-INPUT_FORM = "(batch, 1, height, width) float32 in [0, 1]: grey level of the prepared image / 255"
-OUTPUT_FORM = "(batch, 1, height, width) float32 in [0, 1]: probability of the foreground"
+
+_Settings = TypeVar("_Settings", Prepare, Volumes)
+
+
+def input_form(channels: int = 1, picture: str = "image") -> str:
+    """Shape, type and range of the input: grey, or red, green and blue."""
+    values = "grey level" if channels == 1 else "red, green and blue"
+    return f"(batch, {channels}, height, width) float32 in [0, 1]: {values} of the prepared {picture} / 255"
+
+
+def output_form(classes: Sequence[str] = ()) -> str:
+    """Shape, type and range of the output, by the names of the foreground classes."""
+    if len(classes) < 2:
+        return "(batch, 1, height, width) float32 in [0, 1]: probability of the foreground"
+    return (
+        f"(batch, {len(classes)}, height, width) float32 in [0, 1]: probabilities of {', '.join(classes)}; what they lack of 1 "
+        "is the background's"
+    )
 
 
 class Network(BaseModel):
@@ -42,9 +60,9 @@ class Working(BaseModel):
     """The pixel scale of the source domain, all in working pixels.
 
     Attributes:
-        factor: working pixels per native pixel of the source.
-        fov_width: typical width of the field of view.
-        vessel_width: nominal mean width of vessels.
+        factor: working pixels per native pixel of the source; of volumes the median.
+        fov_width: typical width of the field of view; of volumes the median of a slice's longer side.
+        vessel_width: nominal mean width of vessels; 0 = unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -66,8 +84,14 @@ class Facts(BaseModel):
         network: what computes.
         tile: side of the windows that it was trained and scored on, pixels.
         overlap: smallest share of a window that its neighbour covers as well, as it was scored.
-        threshold: probability from which a pixel is foreground.
-        prepare: how a raw image becomes its input: channel, CLAHE, intensity, scale rule and value.
+        threshold: probability from which a pixel is foreground; of several classes the most probable is taken.
+        blend: how overlapping windows are averaged.
+        largest_component: whether only the largest component of every class was kept when it was scored.
+        classes: names of the foreground classes, number 1 first; none = the task's only one.
+        channels: of the input: 1 or, in colour, 3.
+        modality: what the pixels of the source are; see ``DomainCard``.
+        prepare: how a photograph becomes its input: channel, CLAHE, intensity, scale rule and value; none for volumes.
+        volumes: how a slice of CT or MR becomes its input: window, size or spacing; none for photographs.
         working: the source's pixel scale.
         factors: domain of the sweep -> working pixels per native pixel that it was scored with.
         rule: selection rule that took the epoch.
@@ -92,19 +116,40 @@ class Facts(BaseModel):
     tile: int
     overlap: float
     threshold: float
-    prepare: Prepare
+    blend: Blend = "uniform"
+    largest_component: bool = False
+    classes: tuple[str, ...] = ()
+    channels: int = 1
+    modality: Modality = "photograph"
+    prepare: Prepare | None = None
+    volumes: Volumes | None = None
     working: Working
     factors: Mapping[str, float]
     rule: str
     chosen: str
-    input_form: str = INPUT_FORM
-    output_form: str = OUTPUT_FORM
+    input_form: str = input_form()
+    output_form: str = output_form()
     versions: Mapping[str, str]
 
     @property
     def name(self) -> str:
         """A short plain name: source, method and seed."""
         return f"{self.source}, {self.method}, seed {self.seed}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes, number 1 first; at least one."""
+        return self.classes or (self.task or "foreground",)
+
+    @property
+    def photographs(self) -> Prepare:
+        """How photographs are prepared. Raises GkdBenchError for a model of volumes."""
+        return _required(self.prepare, f"{self.name}: is a model of volumes, not of photographs")
+
+    @property
+    def slices(self) -> Volumes:
+        """How slices of volumes are prepared. Raises GkdBenchError for a model of photographs."""
+        return _required(self.volumes, f"{self.name}: is a model of photographs, not of volumes")
 
     def to_text(self) -> str:
         """JSON text; ``from_text`` gives equal facts back."""
@@ -148,6 +193,12 @@ def _checked(tree: Any, where: str) -> Facts:
         raise _foreign(
             where, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         ) from error
+
+
+def _required(settings: _Settings | None, problem: str) -> _Settings:
+    if settings is None:
+        raise GkdBenchError(problem)
+    return settings
 
 
 def _foreign(where: str, why: str) -> GkdBenchError:

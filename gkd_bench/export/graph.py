@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from gkd_bench.export.facts import INPUT, METADATA_FILE, OUTPUT, Facts
-from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
+from gkd_bench.networks.base import SegmentationNetwork, class_probabilities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 OPSET = 18
 AXES = ("batch", None, "height", "width")
-_EXAMPLE = (3, 1, 77, 101)  # no size is a multiple of a stride, or it would be taken for a rule
+_BATCH, _SIZE = 5, (77, 101)  # no size is a multiple of a stride, or it would be taken for a rule
 _LEAST_SIDE = 2
 
 
 class Exportable(nn.Module):
-    """Images (batch, 1, height, width) float32 in [0, 1] -> probability of the foreground, of the same shape.
+    """Images (batch, channels, height, width) float32 in [0, 1] -> (batch, foreground classes, height, width) probabilities.
 
     The padding to the network's stride and the crop are gathers, since their sizes are then formulas of height and width
     that an exporter can keep; the network itself pads only as far as it must, with numbers. Values are the same.
@@ -42,7 +42,7 @@ class Exportable(nn.Module):
         """Any height and width of at least 2."""
         height, width = images.shape[-2:]
         padded = _clamped(images, height, width, self.network.stride)
-        probability = foreground_probability(self.network(padded))[:, None]
+        probability = class_probabilities(self.network(padded))
         rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
         return probability[:, :, rows][:, :, :, columns]
 
@@ -60,7 +60,8 @@ def export_program(network: SegmentationNetwork) -> ExportedProgram:
     """A copy of the network with a symbolic batch, height and width, on the CPU and in eval mode."""
     plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     side = {0: Dim("batch", min=1), 2: Dim("height", min=_LEAST_SIDE), 3: Dim("width", min=_LEAST_SIDE)}
-    example = torch.linspace(0, 1, torch.Size(_EXAMPLE).numel()).reshape(_EXAMPLE)
+    shape = torch.Size((_BATCH, network.in_channels, *_SIZE))
+    example = torch.linspace(0, 1, shape.numel()).reshape(shape)
     with _any_size(), _quiet():
         program = torch.export.export(
             Exportable(plain).eval(),  # channels last would make rules of sizes
@@ -74,12 +75,12 @@ def export_program(network: SegmentationNetwork) -> ExportedProgram:
     return program
 
 
-def least_side(program: ExportedProgram, stride: int) -> int:
+def least_side(program: ExportedProgram, network: SegmentationNetwork) -> int:
     """Smallest height and width that the program takes: 2, or more than one stride where its bottleneck needs two positions."""
     try:
-        program.module()(torch.zeros(1, 1, _LEAST_SIDE, _LEAST_SIDE))
+        program.module()(torch.zeros(1, network.in_channels, _LEAST_SIDE, _LEAST_SIDE))
     except (RuntimeError, AssertionError):
-        return stride + 1
+        return network.stride + 1
     return _LEAST_SIDE
 
 

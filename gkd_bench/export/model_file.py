@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import is_zipfile
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from gkd_bench.data.windows import Floats
+from gkd_bench.data.windows import Floats, slide
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.facts import INPUT, METADATA_FILE, ONNX_FILE, OUTPUT, PT2_FILE, Facts, from_properties, from_text
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 EXTRA = "pip install 'gkd-bench[export]'"
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,27 @@ class ModelFile:
     Attributes:
         path: its file.
         facts: what it says of itself.
-        run: (batch, 1, height, width) float32 in [0, 1] -> probability of the foreground, of the same shape.
+        run: (batch, channels, height, width) float32 in [0, 1] -> (batch, foreground classes, height, width) probabilities.
     """
 
     path: Path
     facts: Facts
     run: Callable[[Floats], Floats]
 
-    def tile_probability(self, tiles: Floats) -> Floats:
-        """(n, 1, tile, tile) -> (n, tile, tile), as sliding windows want it."""
-        return self.run(tiles)[:, 0]
+    def probabilities(self, image: NDArray[np.uint8], size: tuple[int, int]) -> Floats:
+        """What the model finds in one prepared image or slice, by windows and then resized bilinearly, as when it was scored.
+
+        Args:
+            image: (height, width) or, in colour, (height, width, 3) uint8, prepared.
+            size: (height, width) to come out, that of the image before it was prepared.
+
+        Returns:
+            (foreground classes, *size) float32 in [0, 1].
+        """
+        facts, (height, width) = self.facts, size
+        found = slide(image, facts.tile, self.run, facts.overlap, _BATCH, facts.blend)
+        resized = [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in found]
+        return np.asarray(np.clip(np.stack(resized), 0.0, 1.0), np.float32)
 
 
 def require_packages(*names: str) -> None:

@@ -30,10 +30,14 @@ class ScaleChoice:
     domain: str | None = None
     factor: float | None = None
 
+    def given(self) -> list[str]:
+        """Flags that were given."""
+        every = {"--vessel-width": self.vessel_width, "--scale": self.factor, "--as-domain": self.domain}
+        return [name for name, value in every.items() if value is not None]
+
     def check(self) -> None:
         """Raise GkdBenchError for several at once, values that are not positive, and unknown domains."""
-        values = {"--vessel-width": self.vessel_width, "--scale": self.factor}
-        given = [name for name, value in {**values, "--as-domain": self.domain}.items() if value is not None]
+        values, given = {"--vessel-width": self.vessel_width, "--scale": self.factor}, self.given()
         if len(given) > 1:
             raise GkdBenchError(f"{' and '.join(given)}: give one of them")
         wrong = [
@@ -53,7 +57,7 @@ class ScaleChoice:
         if self.vessel_width is not None:
             return f"scale: vessels of {self.vessel_width:g} pixels are brought to {facts.working.vessel_width:.3g}, as in {facts.source}"
         if self.domain is not None:
-            rule = facts.prepare.scale
+            rule = facts.photographs.scale
             return f"scale: as an image of {self.domain}, by the benchmark's rule {rule.rule}"
         return (
             f"scale: the field of view of each image is brought to {facts.working.fov_width:.0f} pixels, typical of {facts.source}; "
@@ -82,7 +86,11 @@ def _factor(choice: ScaleChoice, facts: Facts, diameter: int) -> float:
     if choice.factor is not None:
         return choice.factor
     if choice.vessel_width is not None:
+        if not facts.working.vessel_width:
+            raise GkdBenchError(
+                f"--vessel-width: nobody knows how wide the structures of {facts.source} are; give --scale"
+            )
         return facts.working.vessel_width / choice.vessel_width
     if choice.domain is not None:
-        return scale_factor(facts.prepare.scale, DOMAINS.load(choice.domain).card, diameter)
+        return scale_factor(facts.photographs.scale, DOMAINS.load(choice.domain).card, diameter)
     return facts.working.fov_width / diameter

@@ -62,7 +62,7 @@ def summary(card: Card) -> str:
     """The card's first paragraph, for places where only a line is shown."""
     one, records = card.candidate, card.records
     return (
-        f"Segments {_structures(records)} in prepared image tiles; a {card.student.network['name']} x{card.student.network['width']} "
+        f"Segments {_structures(records)} in tiles of prepared {Evidence.of(records).words.picture}s; a {card.student.network['name']} x{card.student.network['width']} "
         f"trained on {one.source} only by {method_title(one.method)}, seed {one.seed}. {_taken(card)}"
     )
 
@@ -79,18 +79,26 @@ def _head(card: Card) -> str:
 
 
 def _use(card: Card) -> str:
-    side = card.student.tile
+    side, words = card.student.tile, Evidence.of(card.records).words
+    channels, classes = _channels(card), int(card.student.network.get("classes", 2)) - 1
+    found = f"(n, {f'{classes}, ' if classes > 1 else ''}{side}, {side})"
+    if classes > 1:  # what is missing to 1 is the background's
+        decided = (
+            "classes = np.concatenate([1 - probability.sum(1, keepdims=True), probability], axis=1).argmax(axis=1)"
+        )
+    else:
+        decided = f"foreground = probability >= {card.student.threshold:g}"
     return f"""## Use
 
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{card.name}@{ALIAS}")
-probability = model.predict(tiles)  # (n, 1, {side}, {side}) float32 in [0, 1] -> (n, {side}, {side}) float32 in [0, 1]
-foreground = probability >= {card.student.threshold:g}
+probability = model.predict(tiles)  # (n, {channels}, {side}, {side}) float32 in [0, 1] -> {found} float32 in [0, 1]
+{decided}
 ```
 
 Loading needs torch and mlflow, not the package that trained it; `mlflow.pytorch.load_model` gives a torch module. Whole \
-images are covered by overlapping tiles whose probabilities are averaged. Intended for comparing how well light networks \
+{words.picture}s are covered by overlapping tiles whose probabilities are averaged. Intended for comparing how well light networks \
 do on other scanners and hospitals, and as a starting point for research.
 """
 
@@ -198,13 +206,27 @@ def _size(one: Candidate) -> str:
 
 def _preparation(card: Card) -> str:
     """Whatever the images went through; a network fed otherwise does not do what the scores say."""
-    facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(card.student.prepare)]
-    side = card.student.tile
+    side, picture = card.student.tile, Evidence.of(card.records).words.picture
+    stated = card.student.prepare
+    if picture == "slice" and "channel" in stated:  # a sweep states how photographs would have been prepared
+        stated = {}
+    facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(stated)]
     window = window_of(card.records, card.candidate.source)
     facts += [f"* grey levels of {escape_markdown(card.candidate.source)}: {escape_markdown(window)}"] if window else []
-    facts += [f"* input: tiles of {side} x {side} pixels, one channel, 0 to 1 (grey level / 255)"]
-    facts += [f"* foreground from probability {card.student.threshold:g}"]
-    return "## Preparation of images\n\n" + "\n".join(facts) + "\n"
+    values = (
+        "one channel, 0 to 1 (grey level / 255)"
+        if _channels(card) == 1
+        else "red, green and blue, 0 to 1 (level / 255)"
+    )
+    facts += [f"* input: tiles of {side} x {side} pixels, {values}"]
+    several = int(card.student.network.get("classes", 2)) > 2
+    facts += ["* the most probable of background and classes is taken" if several
+              else f"* foreground from probability {card.student.threshold:g}"]  # fmt: skip
+    return f"## Preparation of {picture}s\n\n" + "\n".join(facts) + "\n"
+
+
+def _channels(card: Card) -> int:
+    return int(card.student.network.get("in_channels", 1))
 
 
 def _limits(card: Card) -> str:

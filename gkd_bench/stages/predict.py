@@ -15,6 +15,7 @@ from gkd_bench.networks.base import SegmentationNetwork, class_probabilities
 Bytes = NDArray[np.uint8]
 
 _SLICES = 64  # on the device at a time, whatever the batch
+_CPU_SLICES = 8  # so many slices' sums stay in a processor's cache
 
 
 def predict(
@@ -75,7 +76,7 @@ def predict_slices(
     result = np.empty((len(slices), network.classes - 1, height, width), np.float32)
     size = (max(height, tile), max(width, tile))
     windows = _Windows.over(size, tile, device, overlap, blend)
-    step = min(batch, _SLICES)
+    step = min(batch, _CPU_SLICES if device.type == "cpu" else _SLICES)
     for first in range(0, len(slices), step):
         chunk = np.array(slices[first : first + step])  # reads a memory map once, and torch wants memory it may write
         planes = chunk[:, None] if chunk.ndim == 3 else chunk.transpose(0, 3, 1, 2)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gkd_bench.cluster import progress
 from gkd_bench.cluster.messages import GroupState, RunningStage, Snapshot
-from gkd_bench.cluster.progress import LiveView, SearchStatus, duration, seconds_left
+from gkd_bench.cluster.progress import LiveView, SearchStatus, StackProgress, duration, seconds_left
 
 STAGE = RunningStage(
     "k", "distill chase_db1 gkd seed 0", "distill", "g", 3, 10, 30, 100, 3.5, 12.0, {"val/dice": 0.71234}
@@ -91,3 +91,23 @@ def test_a_snapshot_that_fails_once_does_not_end_the_view(monkeypatch: pytest.Mo
     with LiveView(snapshot, SearchStatus, out):
         time.sleep(0.2)
     assert "distill" in text.getvalue()
+
+
+def test_preparation_says_how_far_it_is_and_nothing_when_there_is_nothing_to_do() -> None:
+    out, text = console(terminal=False)
+    with StackProgress("lits", out, seconds=0.0) as view:
+        view.report(3, 3, 0)  # all was there
+    assert text.getvalue() == ""
+    with StackProgress("lits", out, seconds=0.0) as view:
+        for done in range(3):
+            view.report(done, 2, 100 * done)
+    lines = text.getvalue().splitlines()
+    assert "1 of 2 stacks, 100 slices" in lines[-2] and "prepared lits: 2 of 2 stacks, 200 slices" in lines[-1]
+
+
+def test_preparation_shows_a_bar_on_a_terminal() -> None:
+    out, text = console(terminal=True)
+    with StackProgress("lits", out) as view:
+        view.report(0, 2, 0)
+        view.report(1, 2, 50)
+    assert "preparing lits" in text.getvalue()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gkd_bench.config.data import Volumes
 from gkd_bench.config.schema import Prepare, Scale
 from gkd_bench.data import domain as domain_module
 from gkd_bench.data.catalogue import Catalogue, open_reader
@@ -107,3 +108,18 @@ def test_vessel_width_of_bars_is_their_width(width: int) -> None:
     label[10:90, 20 : 20 + width] = True
     assert vessel_width(label) == pytest.approx(width, rel=0.06 * width)
     assert vessel_width(np.zeros((9, 9), np.bool_)) == 0.0
+
+
+def test_colour_photographs_and_several_classes_are_checked_too(layout: Layout, tmp_path: Path) -> None:
+    colour = Prepare(channel="rgb", scale=Scale(rule="none"))
+    report = check_domains(["hrf"], Catalogue(layout("hrf"), colour), tmp_path)
+    assert report.domains[0].images and report.domains[0].sheet is not None
+
+
+def test_stacks_have_a_table_of_their_own_and_pictures(tmp_path: Path) -> None:
+    report = check_domains(["phantom_mr", "phantom_clear"], Catalogue(volumes=Volumes(size=40)), tmp_path)
+    assert report.ok
+    (line,) = [line for line in report.text().splitlines() if line.startswith("phantom_mr ")]
+    for part in ("12", "192", "146", "6/2/4", "80x80", "5.5 x 4 x 4"):
+        assert part in line
+    assert (tmp_path / "phantom_mr.png").stat().st_size > 10_000

@@ -87,7 +87,7 @@ def test_every_network_computes_the_same_in_both_formats_for_any_batch_and_size(
     assert [axis if isinstance(axis, int) else str(axis) for axis in session.get_inputs()[0].shape] == [
         "batch", 1, "height", "width",
     ]  # fmt: skip
-    least, run = least_side(program, network.stride), program.module()
+    least, run = least_side(program, network), program.module()
     for size in (*SIZES, (1, 1, least, least + 1)):
         images = torch.rand(*size)
         right = expected(network, images).numpy()

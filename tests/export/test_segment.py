@@ -16,9 +16,11 @@ from gkd_bench import cli
 from gkd_bench.data.catalogue import open_reader
 from gkd_bench.data.imagefiles import compute_fov
 from gkd_bench.errors import GkdBenchError
+from gkd_bench.export.inputs import PICTURES, Wanted, find_files, output_names
 from gkd_bench.export.model_file import open_model
+from gkd_bench.export.predict import predict_files
 from gkd_bench.export.scale import ScaleChoice, image_factor
-from gkd_bench.export.segment import Wanted, find_images, output_names, predict_files, read_photograph
+from gkd_bench.export.segment import read_photograph
 from gkd_bench.stages.predict import predict
 
 from .conftest import EVALUATE, TARGET, TILE, Export, Sweep, network
@@ -109,7 +111,7 @@ def test_higher_threshold_finds_less(exported: Export, photographs: Path, tmp_pa
 def test_own_results_in_a_folder_are_not_segmented_again(tmp_path: Path) -> None:
     for name in ("a.png", "a_mask.png", "a_overlay.png", "a_probability.png", "b.JPG", "c.ppm.gz", "d.txt", ".e.png"):
         (tmp_path / name).touch()
-    files, problems = find_images([tmp_path])
+    files, problems = find_files([tmp_path], PICTURES, "no picture")
     assert [path.name for path in files] == ["a.png", "b.JPG", "c.ppm.gz"] and problems == []
 
 
@@ -119,7 +121,7 @@ def test_files_of_one_name_do_not_overwrite_each_other() -> None:
 
 
 def test_folder_without_pictures_is_a_mistake(exported: Export, tmp_path: Path) -> None:
-    with pytest.raises(GkdBenchError, match="no picture"):
+    with pytest.raises(GkdBenchError, match="no photographs in .* those end in"):
         predict_files(open_model(exported.folder), [tmp_path], Wanted(tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
 

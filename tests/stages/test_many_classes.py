@@ -28,7 +28,8 @@ VOLUMES: dict[str, Any] = {
         "sampling": "inside",
         "stress": {"corruptions": ("gamma",), "strengths": (2,), "images": 3},
     },
-    "stages": TINY["stages"] | {"evaluate": TINY["stages"]["evaluate"] | {"blend": "gaussian", "largest_component": True}},
+    "stages": TINY["stages"]
+    | {"evaluate": TINY["stages"]["evaluate"] | {"blend": "gaussian", "largest_component": True}},
 }
 COLOUR: dict[str, Any] = {"data": TINY["data"] | {"prepare": TINY["data"]["prepare"] | {"channel": "rgb"}}}
 METHODS: dict[str, Any] = {

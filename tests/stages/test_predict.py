@@ -106,7 +106,7 @@ def test_chunks_and_batches_do_not_change_results(batch: int, monkeypatch: pytes
     network, slices = Edgy(classes=3).eval(), random_slices(11, 50, 64)
     whole = predict_slices(network, slices, TILE, CPU, 0.5, 11)
     network.batches.clear()
-    monkeypatch.setattr(module, "_SLICES", 4)
+    monkeypatch.setattr(module, "_CPU_SLICES", 4)
     assert np.allclose(predict_slices(network, slices, TILE, CPU, 0.5, batch), whole, atol=1e-6)
     assert max(network.batches) <= batch
     assert sum(network.batches) == 11 * 3 * 3
