@@ -151,7 +151,10 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
         if domain.manifest.domain in sweep.sources():
             prepare_stress(domain, catalogue, sweep.data.stress, cache, verify=True)
     factors = {domain.manifest.domain: domain.manifest.factor for domain in prepared}
-    statements = [row for one in prepared for row in domain_records(one, catalogue.open(one.manifest.domain).card)]
+    statements = []
+    for one in prepared:
+        name = one.manifest.domain
+        statements += domain_records(one, catalogue.open(name).card, name in sweep.pairs.everyone)
     return Domains(references, _bank_references(sweep, references), missing, factors, statements)
 
 

@@ -214,7 +214,7 @@ class Folder(Block):
     @model_validator(mode="after")
     def _settings_fit_the_kind(self) -> Self:
         photograph = self.kind == "photograph"
-        foreign = ("flip", "spacing") if photograph else ("fov", "detail", "camera_degrees")
+        foreign: tuple[str, ...] = ("flip", "spacing") if photograph else ("fov", "detail", "camera_degrees")
         foreign += ("spacing",) if self.kind == "slice" else ()
         if given := [name for name in foreign if getattr(self, name)]:
             raise ValueError(f"a {self.kind} takes no {' and no '.join(given)}; leave out what it does not have")

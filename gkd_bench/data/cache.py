@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gkd_bench.data.digests import file_digest
 from gkd_bench.data.domain import Spacing
+from gkd_bench.data.manifest import Manifest, PreparedImage, thin_empty
 from gkd_bench.data.shards import CompressedShards, Shards
 from gkd_bench.data.splits import Split
 from gkd_bench.errors import LeakError, StoreError
@@ -34,99 +35,6 @@ NATIVE_STACKED = "native_labels"
 STACK_FILES = (*(f"{name}.npy" for name in STACKED), f"{NATIVE_STACKED}.npz")
 Bytes = NDArray[np.uint8]
 Description = TypeVar("Description", bound=BaseModel)
-
-
-class PreparedImage(BaseModel):
-    """What is known of one image, a photograph or a slice; sizes are (height, width).
-
-    Attributes:
-        stack: the volume, or the loose slices of a patient, that a slice belongs to; empty for photographs.
-        spacing: millimetres between slices, rows and columns; none for photographs and where unknown.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    subject: str
-    split: Split
-    size: tuple[int, int]
-    native_size: tuple[int, int]
-    stack: str = ""
-    spacing: Spacing | None = None
-
-
-class PreparedStack(BaseModel):
-    """What the manifest says of one stack.
-
-    Attributes:
-        part: how the names of its files begin.
-        size, native_size: (height, width) of its slices.
-        spacing: millimetres between slices, rows and columns; none where unknown, or where slices are no neighbours.
-        foreground: ``1`` for every slice with foreground at the working scale, ``0`` for one without.
-        window: value that became black, and value that became white.
-        remark: how its orientation was found, if not from its header.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    subject: str
-    split: Split
-    part: str
-    size: tuple[int, int]
-    native_size: tuple[int, int]
-    spacing: Spacing | None
-    foreground: str
-    window: tuple[float, float]
-    remark: str = ""
-
-    @property
-    def slices(self) -> int:
-        """Number of slices."""
-        return len(self.foreground)
-
-    def images(self) -> list[PreparedImage]:
-        """Its slices."""
-        common = self.model_dump(include={"subject", "split", "size", "native_size", "spacing"})
-        return [
-            PreparedImage.model_construct(name=f"{self.name}_{number:04d}", stack=self.name, **common)
-            for number in range(self.slices)
-        ]
-
-
-class Manifest(BaseModel):
-    """Description of a prepared domain.
-
-    Attributes:
-        factor: working pixels per native pixel; of stacks the median.
-        fov_diameter: median extent of the field of view, native pixels; of stacks the median of the longer side.
-        images: photographs; none in a domain of stacks.
-        stacks: stacks; none in a domain of photographs.
-        channels: of every image.
-        classes: names of the labels' foreground classes, number 1 first; none = the only one there is.
-        left_out: image or stack -> what is wrong with it.
-        checksums: SHA-256 of each array file.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    domain: str
-    fingerprint: str
-    settings: dict[str, Any]
-    reader_version: int
-    prepare_version: int
-    factor: float
-    fov_diameter: float
-    images: tuple[PreparedImage, ...] = ()
-    stacks: tuple[PreparedStack, ...] = ()
-    channels: int = 1
-    classes: tuple[str, ...] = ()
-    left_out: dict[str, tuple[str, ...]] = {}
-    checksums: dict[str, str]
-
-    def everything(self) -> tuple[PreparedImage | PreparedStack, ...]:
-        """Photographs or stacks."""
-        return self.images or self.stacks
 
 
 class Rows(Protocol):
@@ -331,20 +239,6 @@ class PreparedDomain:
             filled = "".join(stack.foreground for stack in self.manifest.stacks)
             rows = thin_empty(rows, filled, float(self.manifest.settings["empty_share"]))
         return self.manifest.domain, tuple(self._entries[i] for i in rows), tuple(rows), self._arrays
-
-
-def thin_empty(rows: Sequence[int], filled: str, share: float) -> list[int]:
-    """The rows that have foreground, and of the others, evenly spaced, so many that at most ``share`` of all are empty.
-
-    Args:
-        rows: slices, in order.
-        filled: ``1`` for every slice of the domain with foreground.
-        share: in [0, 1).
-    """
-    full = [row for row in rows if filled[row] == "1"]
-    empty = [row for row in rows if filled[row] != "1"]
-    count = min(len(empty), int(len(full) * share / (1 - share)))
-    return sorted(full + [empty[(2 * i + 1) * len(empty) // (2 * count)] for i in range(count)])
 
 
 def domain_folder(cache: Path, domain: str, fingerprint: str) -> Path:

@@ -16,9 +16,7 @@ from gkd_bench.data.cache import (
     MANIFEST,
     NATIVE,
     WORKING,
-    Manifest,
     PreparedDomain,
-    PreparedImage,
     array_checksums,
     built_once,
     domain_folder,
@@ -28,6 +26,7 @@ from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.digests import FileDigests, memo_file
 from gkd_bench.data.domain import DomainCard, DomainReader, PhotographReader, RawImage, RawPixels, StackReader
 from gkd_bench.data.imagefiles import fov_diameter
+from gkd_bench.data.manifest import Manifest, PreparedImage
 from gkd_bench.data.stacks import Mapper, Report, build_stacks, in_turn
 from gkd_bench.errors import DataError
 from gkd_bench.store.node import content_hash

@@ -23,12 +23,11 @@ from gkd_bench.data.cache import (
     NATIVE_STACKED,
     STACK_FILES,
     STACKED,
-    Manifest,
-    PreparedStack,
 )
 from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.digests import file_digest
 from gkd_bench.data.domain import RawStack, Stack, StackReader
+from gkd_bench.data.manifest import Manifest, PreparedStack
 from gkd_bench.data.shards import save_compressed
 from gkd_bench.errors import DataError
 from gkd_bench.store.files import replace_file

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gkd_bench.config.data import Prepare, Volumes
-from gkd_bench.data.cache import PreparedDomain, PreparedStack
+from gkd_bench.data.cache import PreparedDomain
 from gkd_bench.data.domain import DomainCard
+from gkd_bench.data.manifest import PreparedStack
 from gkd_bench.data.splits import SPLITS
 from gkd_bench.data.stacks import window_words
 
 
-def domain_records(domain: PreparedDomain, card: DomainCard) -> list[dict[str, Any]]:
+def domain_records(domain: PreparedDomain, card: DomainCard, whole: bool = False) -> list[dict[str, Any]]:
     """One ``domain`` record, and a ``left_out`` record for every image or stack that was left out because it is broken.
 
-    Counts are of subjects and slices (photographs count as images only) per split; nothing in them names a patient but the
+    ``whole``: every subject of it is scored, not the test split alone. Counts are of subjects and slices (photographs count as images only) per split; nothing in them names a patient but the
     names of files that the data set itself gives.
     """
     manifest = domain.manifest
@@ -26,6 +27,7 @@ def domain_records(domain: PreparedDomain, card: DomainCard) -> list[dict[str, A
         "modality": card.modality,
         "window": intensity_words(domain, card),
         "pixels": scale_words(domain),
+        "scored": "everyone" if whole else "test",
         "subjects": len({item.subject for item in items}),
         "images": len(items),
         "slices": sum(stack.slices for stack in manifest.stacks) if manifest.stacks else None,

@@ -15,8 +15,9 @@ import torch
 from gkd_bench import __version__
 from gkd_bench.collect import student
 from gkd_bench.config.schema import EvaluateStage, Prepare, Volumes
-from gkd_bench.data.cache import Manifest, PreparedDomain, open_prepared
+from gkd_bench.data.cache import PreparedDomain, open_prepared
 from gkd_bench.data.domain import DomainCard, Modality
+from gkd_bench.data.manifest import Manifest
 from gkd_bench.data.stacks import GREY_LEVELS
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.card import Exported, export_card, source_card

@@ -225,7 +225,8 @@ def source_card(records: SweepRecords, source: str) -> DomainCard:
 
     if source not in DOMAINS:
         rows = records.of("domain")
-        titles = rows[rows["domain"] == source]["title"].dropna() if "title" in rows else []
-        return DomainCard(source, str(next(iter(titles), source)), "the user's own", "not stated by its sweep", "")
+        found_titles = rows.loc[rows["domain"] == source, "title"].dropna() if "title" in rows else ()
+        title = next((str(one) for one in found_titles), source)
+        return DomainCard(source, title, "the user's own", "not stated by its sweep", "")
     found: DomainCard = DOMAINS.load(source).card
     return found

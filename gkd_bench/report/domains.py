@@ -15,8 +15,10 @@ from gkd_bench.report.names import counted
 from gkd_bench.report.tables import value_cell
 
 SPLITS = ("train", "val", "test")
+EVERYONE = "everyone"
 MODALITIES = {"ct": "CT", "mr": "MR", "grey": "grey-scale images", "photograph": "photographs"}
 _MOST_LEFT_OUT = 20
+_WHOLE = f" (of {EVERYONE}, where the table says so: nothing is trained on those domains)"
 _COUNTS = ("subjects", "images", SLICES, *(f"{split}_{what}" for what in ("subjects", SLICES) for split in SPLITS))
 
 
@@ -29,6 +31,7 @@ def domains_table(records: SweepRecords) -> Table:
         Column("modality", "modality"),
         Column("window", "grey levels"),
         *_count_columns(records, rows),
+        *([Column("scored", "scored")] if any(row.get("scored") == EVERYONE for row in rows.values()) else []),
         Column("pixels", "working scale"),
         Column("left_out", "left out", decimals=0),
     )
@@ -39,7 +42,7 @@ def domains_table(records: SweepRecords) -> Table:
     words = Evidence.of(records).words
     caption = sentences(
         f"{words.subjects.capitalize()} are in one split only; networks learn from train, epochs are chosen by val, and all "
-        "scores are of test",
+        f"scores are of test{_WHOLE if any(column.key == 'scored' for column in columns) else ''}",
         "Grey levels: how they became a network's input",
         "Left out: images that are broken, listed below" if lost else "",
     )

@@ -62,7 +62,7 @@ def summary(card: Card) -> str:
     """The card's first paragraph, for places where only a line is shown."""
     one, records = card.candidate, card.records
     return (
-        f"Segments {_structures(records)} in tiles of prepared {Evidence.of(records).words.picture}s; a {card.student.network['name']} x{card.student.network['width']} "
+        f"Segments {_structures(records)} in prepared image tiles; a {card.student.network['name']} x{card.student.network['width']} "
         f"trained on {one.source} only by {method_title(one.method)}, seed {one.seed}. {_taken(card)}"
     )
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from gkd_bench.config.data import Percentiles, Stress, Volumes, Window
-from gkd_bench.data.cache import PreparedDomain, TestImages, open_prepared, thin_empty
+from gkd_bench.data.cache import PreparedDomain, TestImages, open_prepared
 from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.leaks import leak_problems
+from gkd_bench.data.manifest import thin_empty
 from gkd_bench.data.prepare import fingerprint, prepare_domain
 from gkd_bench.data.readiness import readiness_problems
 from gkd_bench.data.stacks import StackJob, StackNote, in_turn, prepare_slice, prepare_stack

@@ -12,9 +12,10 @@ import pytest
 
 from gkd_bench.config.schema import Prepare, Scale, Stress
 from gkd_bench.data import stress as stress_module
-from gkd_bench.data.cache import PreparedDomain, PreparedImage, SourceImages, TestImages, open_prepared
+from gkd_bench.data.cache import PreparedDomain, SourceImages, TestImages, open_prepared
 from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.corruptions import find_corruption
+from gkd_bench.data.manifest import PreparedImage
 from gkd_bench.data.prepare import fingerprint, prepare_domain, prepare_image
 from gkd_bench.data.stress import (
     CLEAN,

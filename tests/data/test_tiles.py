@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gkd_bench.config.schema import Augment
-from gkd_bench.data.cache import PreparedDomain, PreparedImage, SourceImages, _Arrays
+from gkd_bench.data.cache import PreparedDomain, SourceImages, _Arrays
+from gkd_bench.data.manifest import PreparedImage
 from gkd_bench.data.tiles import TileBatch, TileSampler, grid_tiles
 from gkd_bench.errors import DataError, LeakError
 

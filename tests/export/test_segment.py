@@ -121,7 +121,7 @@ def test_files_of_one_name_do_not_overwrite_each_other() -> None:
 
 
 def test_folder_without_pictures_is_a_mistake(exported: Export, tmp_path: Path) -> None:
-    with pytest.raises(GkdBenchError, match="no photographs in .* those end in"):
+    with pytest.raises(GkdBenchError, match=r"no photographs in .* those end in"):
         predict_files(open_model(exported.folder), [tmp_path], Wanted(tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
 

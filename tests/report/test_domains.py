@@ -110,3 +110,11 @@ def test_merged_sweeps_keep_their_descriptions_once(made_up: list[Record]) -> No
     found = SweepRecords.from_dicts(both.records, both.origin)
     assert [row[0].value for row in domains_table(found).rows] == ["stare"]
     assert len(domains_table(found).notes) == 1
+
+
+def test_domains_of_which_everyone_is_scored_are_marked() -> None:
+    rows = [domain(CT, "CT", "ct", "HU", 5), domain("mr", "MR", "mr", "percentiles", 3) | {"scored": "everyone"}]
+    table = domains_table(SweepRecords.from_dicts([rows[0] | {"scored": "test"}, rows[1]]))
+    place = [column.key for column in table.columns].index("scored")
+    assert [row[place].value for row in table.rows] == ["test", "everyone"] and "everyone" in table.caption
+    assert "scored" not in [column.key for column in domains_table(SweepRecords.from_dicts(rows[:1])).columns]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gkd_bench.config.schema import EvaluateStage
-from gkd_bench.data.cache import PreparedImage, TestImages, _Arrays
+from gkd_bench.data.cache import TestImages, _Arrays
+from gkd_bench.data.manifest import PreparedImage
 from gkd_bench.metrics.surface import surface_metrics
 from gkd_bench.stages.evaluate import image_record, pooled_record
 from gkd_bench.stages.scoring import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from gkd_bench.data.dicom import dicom
@@ -88,34 +89,14 @@ class ChaosMrT1Out(ChaosMr):
     """T1 out of phase: MR/<id>/T1DUAL/DICOM_anon/OutPhase/*.dcm, with the same masks as in phase."""
 
     phase = "OutPhase"
-    card = DomainCard(
-        name="chaos_mr_t1_out",
-        title="CHAOS MR T1 out of phase",
-        source=SOURCE,
-        terms=TERMS,
-        folder="CHAOS",
-        subjects="the patient: name of the folder",
-        classes=ORGANS,
-        modality="mr",
-        intensity="T1, out of phase",
-    )
+    card = replace(ChaosMr.card, name="chaos_mr_t1_out", title="CHAOS MR T1 out of phase", intensity="T1, out of phase")
 
 
 class ChaosMrT2(ChaosMr):
     """T2: MR/<id>/T2SPIR/DICOM_anon/*.dcm, T2SPIR/Ground/*.png."""
 
     sequence, phase = "T2SPIR", ""
-    card = DomainCard(
-        name="chaos_mr_t2",
-        title="CHAOS MR T2",
-        source=SOURCE,
-        terms=TERMS,
-        folder="CHAOS",
-        subjects="the patient: name of the folder",
-        classes=ORGANS,
-        modality="mr",
-        intensity="T2 SPIR, fat suppressed",
-    )
+    card = replace(ChaosMr.card, name="chaos_mr_t2", title="CHAOS MR T2", intensity="T2 SPIR, fat suppressed")
 
 
 class ChaosMrVolumes(Examinations):

@@ -245,8 +245,8 @@ def _claims(pattern: Pattern, paths: Iterable[str], keys: Mapping[Key, object]) 
         names.setdefault(len(key.name), set()).add(key.name)
     found: dict[Key, list[str]] = {}
     for path in paths:
-        if key := pattern.key_among(path, keys, names):
-            found.setdefault(key, []).append(path)
+        if owner := pattern.key_among(path, keys, names):
+            found.setdefault(owner, []).append(path)
     return found
 
 

@@ -80,7 +80,7 @@ def is_picture(path: Path) -> bool:
 def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
     """(height, width, 3) for mode RGB, (height, width) for mode L: uint8. Raises DataError; 16-bit pictures are refused."""
     with _sound(path) as picture:
-        if picture.mode.startswith(("I", "F")) or ";16" in repr(picture.tile):
+        if picture.mode.startswith(("I", "F")) or ";16" in repr(getattr(picture, "tile", "")):
             raise DataError(
                 [f"{path}: more than 8 bits per channel; convert it to 8 bits, with a window of your choice"]
             )
