@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from gkd_bench.config.block import Block, Fraction
 
 CorruptionName = Literal["gamma", "contrast", "colour_cast", "blur", "noise", "resolution", "illumination"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=40)]
+NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
 Sampling = Literal["centred", "inside", "grid"]
 MOST_CLASSES = 32
 

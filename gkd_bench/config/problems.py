@@ -12,9 +12,15 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from gkd_bench.config import schema
+from gkd_bench.config.data import NAME_PATTERN
 from gkd_bench.config.reader import Path
+from gkd_bench.config.schema import SWEEP_NAME_PATTERN
 
 PydanticError = Mapping[str, Any]
+_PATTERNS = {
+    NAME_PATTERN: "may only have letters, digits and '_', a letter first",
+    SWEEP_NAME_PATTERN: "may only have letters, digits, '_', '-' and '.', a letter or digit first",
+}
 
 
 class Problem(NamedTuple):
@@ -140,7 +146,7 @@ _EXPECTED: dict[str, Callable[[PydanticError], str]] = {
     "less_than_equal": _bound("at most", "le"),
     "multiple_of": _bound("a multiple of", "multiple_of"),
     "too_short": lambda error: f"must have at least {error['ctx']['min_length']} item",
-    "string_pattern_mismatch": lambda error: "may only have letters, digits, '_', '-' and '.', a letter or digit first",
+    "string_pattern_mismatch": lambda error: _PATTERNS.get(error["ctx"]["pattern"], "has a form that is not allowed"),
     "literal_error": lambda error: f"must be {error['ctx']['expected']}",
 }
 

@@ -39,6 +39,7 @@ from gkd_bench.config.search import Range as Range
 from gkd_bench.config.search import Search as Search
 from gkd_bench.config.search import Selection as Selection
 
+SWEEP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 StageKind = Literal["teacher", "baseline", "semantic", "alignment", "distill", "stress", "evaluate", "efficiency"]
 STAGE_KINDS: tuple[StageKind, ...] = (
     "teacher", "baseline", "semantic", "alignment", "distill", "stress", "evaluate", "efficiency",
@@ -271,7 +272,7 @@ class Storage(Block):
 class Sweep(Block):
     """Everything one sweep file asks for."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=SWEEP_NAME_PATTERN)]
     task: Literal["vessel", "liver", "segmentation"] = "vessel"
     preset: Literal["findings", "paper_like"] = "findings"
     data: Data

@@ -153,6 +153,63 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "source twice": ({"pairs": {"sources": ["phantom_dim"] * 2}}, "pairs.sources: 'phantom_dim' is listed 2 times"),
     "seed twice": ({"seeds": [1, 1, 2]}, "seeds: 1 is listed 2 times; once is enough"),
     "negative seed": ({"seeds": [-1]}, "seeds.0: must be at least 0, found -1"),
+    "everyone of a source": (
+        {"pairs": {"everyone": ["phantom_dim"]}},
+        "pairs.everyone.0: 'phantom_dim' is a source, so its training subjects cannot be scored; leave it out here",
+    ),
+    "everyone of what is no target": (
+        {"pairs": {"sources": ["phantom_dim"], "targets": ["phantom_dim"], "everyone": ["phantom_clear"]}},
+        "pairs.everyone.0: 'phantom_clear' is not a target",
+    ),
+    "no classes": (
+        {"task": "segmentation"},
+        "data.classes: is missing; task 'segmentation' needs the names of the foreground classes",
+    ),
+    "class that a domain does not have": (
+        {"task": "liver", "data": {"domains": ["phantom_ct", "phantom_clear"]}},
+        "data.domains.1: 'phantom_clear' has no class liver; its labels tell apart: vessel",
+    ),
+    "class twice": (
+        {"task": "liver", "data": {"domains": ["phantom_ct"], "classes": ["liver", "liver"]}},
+        "data.classes: 'liver' is listed 2 times; once is enough",
+    ),
+    "class that is no name": (
+        {"data": {"domains": ["phantom_dim"], "classes": ["left kidney"]}},
+        "data.classes.0: may only have letters, digits and '_', a letter first, found 'left kidney'",
+    ),
+    "colour beside slices": (
+        {"task": "liver", "data": {"domains": ["phantom_ct"], "prepare": {"channel": "rgb"}}},
+        "data.domains.0: 'phantom_ct' has grey slices, but data.prepare.channel 'rgb' makes networks take three channels",
+    ),
+    "folder that is not used": (
+        {"data": {"domains": ["phantom_dim"], "folders": {"clinic": {"path": "/clinic"}}}},
+        "data.folders.clinic: is not used; add it to data.domains, or leave it out",
+    ),
+    "folder with a built-in name": (
+        {"data": {"domains": ["phantom_dim", "stare"], "root": "/sets", "folders": {"stare": {"path": "eyes"}}}},
+        "data.folders.stare: 'stare' is a domain of its own already; choose another name",
+    ),
+    "folder below no root": (
+        {"data": {"domains": ["phantom_dim", "clinic"], "folders": {"clinic": {"path": "eyes"}}}},
+        "data.folders.clinic.path: 'eyes' lies below data.root, which is missing",
+    ),
+    "folder that lacks a class": (
+        {
+            "data": {
+                "domains": ["phantom_dim", "clinic"],
+                "folders": {"clinic": {"path": "/eyes", "levels": {"background": [0], "disc": [255]}}},
+            }
+        },
+        "data.folders.clinic.levels: names no grey levels of vessel, which data.classes asks for",
+    ),
+    "pattern that leaves the folder": (
+        {"data": {"domains": ["clinic"], "folders": {"clinic": {"path": "/eyes", "masks": "../{name}.png"}}}},
+        "data.folders.clinic.masks: must stay below the folder, found '../{name}.png'",
+    ),
+    "window upside down": (
+        {"data": {"domains": ["phantom_dim"], "volumes": {"window": {"low": 100, "high": 50}}}},
+        "data.volumes.window: high must be above low, found 100 ... 50",
+    ),
     "real domain without a folder": (
         {"data": {"domains": ["chase_db1", "phantom_dim"]}},
         "data.root: is missing, but chase_db1 must be read from a folder",
