@@ -132,7 +132,12 @@ def _track(records: SweepRecords, beside: Extras, files: ReportFiles, wanted: Wa
 
 
 def origin_of(
-    sweep: Sweep, references: Mapping[str, str], factors: Mapping[str, float], trained: SweepResult, command: str
+    sweep: Sweep,
+    references: Mapping[str, str],
+    factors: Mapping[str, float],
+    trained: SweepResult,
+    command: str,
+    stacked: bool = False,
 ) -> Origin:
     """Where a sweep's records come from.
 
@@ -142,7 +147,9 @@ def origin_of(
         factors: domain -> working pixels per native pixel.
         trained: its final trainings.
         command: the command that does the same again.
+        stacked: whether its images are slices, not photographs.
     """
+    prepare = sweep.data.volumes if stacked else sweep.data.prepare
     return Origin(
         sources=sweep.sources(),
         targets=sweep.targets(),
@@ -154,7 +161,7 @@ def origin_of(
         machine=machine(),
         fingerprints={name: reference.partition("@")[2] for name, reference in references.items()},
         settings=settings_of(trained),
-        prepare=sweep.data.prepare.model_dump(mode="json"),
+        prepare=prepare.model_dump(mode="json"),
         factors=dict(factors),
     )
 

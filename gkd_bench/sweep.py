@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     for stage, cause in [*result.failures.items(), *failed_trials(result)]:
         console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
-    origin = origin_of(sweep, domains.references, domains.factors, result, command_line(arguments))
+    stacked = any(statement.get("slices") is not None for statement in domains.statements)
+    origin = origin_of(sweep, domains.references, domains.factors, result, command_line(arguments), stacked)
     publish(sweep, conductor.store, result, origin, domains.missing, console, domains.statements)
     return EXIT_FAILED_STAGES if result.failures else 0
 

@@ -207,10 +207,7 @@ def _size(one: Candidate) -> str:
 def _preparation(card: Card) -> str:
     """Whatever the images went through; a network fed otherwise does not do what the scores say."""
     side, picture = card.student.tile, Evidence.of(card.records).words.picture
-    stated = card.student.prepare
-    if picture == "slice" and "channel" in stated:  # a sweep states how photographs would have been prepared
-        stated = {}
-    facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(stated)]
+    facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(card.student.prepare)]
     window = window_of(card.records, card.candidate.source)
     facts += [f"* grey levels of {escape_markdown(card.candidate.source)}: {escape_markdown(window)}"] if window else []
     values = (

@@ -63,11 +63,13 @@ def register(client: MlflowClient, experiment_id: str, card: Card, run_id: str |
 
 
 def deployable(student: Student) -> nn.Module:
-    """The student as it is handed over: (n, 1, tile, tile) float32 in [0, 1] -> (n, tile, tile) probability of foreground."""
+    """The student as it is handed over: (n, channels, tile, tile) float32 in [0, 1] -> (n, tile, tile) probability of the
+    foreground, or (n, classes, tile, tile) of several foreground classes."""
+    import torch
     from torch import Tensor, nn
 
-    from gkd_bench.networks.base import SegmentationNetwork, foreground_probability
-    from gkd_bench.networks.build import build
+    from gkd_bench.networks.base import SegmentationNetwork, class_probabilities, foreground_probability
+    from gkd_bench.stages.models import new_network
 
     class Deployable(nn.Module):
         def __init__(self, network: SegmentationNetwork) -> None:
@@ -75,19 +77,20 @@ def deployable(student: Student) -> nn.Module:
             self.network = network
 
         def forward(self, tiles: Tensor) -> Tensor:
-            return foreground_probability(self.network(tiles))
+            logits = self.network(tiles)
+            return foreground_probability(logits) if self.network.classes == 2 else class_probabilities(logits)
 
-    network = build(str(student.network["name"]), float(student.network["width"]), seed=0)
+    network = new_network(student.network, 0, torch.device("cpu")).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.load_state_dict(dict(student.weights()))
     return Deployable(network).eval()
 
 
-def example_tiles(tile: int) -> NDArray[np.float32]:
-    """(2, 1, tile, tile) made-up tiles: a bright and a dark band on grey, in few grey levels, which keeps the file small."""
+def example_tiles(tile: int, channels: int = 1) -> NDArray[np.float32]:
+    """(2, channels, tile, tile) made-up tiles: a bright and a dark band on grey, in few grey levels, which keeps the file small."""
     across = np.abs(np.arange(tile) - tile // 2)
     band = np.where(across < 3, 0.75, 0.5).astype(np.float32)
     tiles = np.stack([np.broadcast_to(band, (tile, tile)), 1 - np.broadcast_to(band[:, None], (tile, tile))])
-    return np.ascontiguousarray(tiles[:_EXAMPLE_TILES, None])
+    return np.ascontiguousarray(np.repeat(tiles[:_EXAMPLE_TILES, None], channels, axis=1))
 
 
 def _registered_model(client: MlflowClient, card: Card) -> None:
@@ -156,8 +159,8 @@ def _export(path: Path, described: Model, student: Student) -> None:
         deployable(student),
         str(path),
         mlflow_model=described,
-        signature=_signature(student.tile),
-        input_example=example_tiles(student.tile),
+        signature=_signature(student),
+        input_example=example_tiles(student.tile, _channels(student)),
         pip_requirements=[
             f"{module.__name__}=={module.__version__.partition('+')[0]}" for module in (mlflow, np, torch)
         ],
@@ -165,13 +168,18 @@ def _export(path: Path, described: Model, student: Student) -> None:
     )
 
 
-def _signature(tile: int) -> ModelSignature:
+def _channels(student: Student) -> int:
+    return int(student.network.get("in_channels", 1))
+
+
+def _signature(student: Student) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    number = np.dtype(np.float32)
+    number, side, classes = np.dtype(np.float32), (student.tile,) * 2, int(student.network.get("classes", 2)) - 1
+    found = (-1, *side) if classes == 1 else (-1, classes, *side)
     return ModelSignature(
-        Schema([TensorSpec(number, (-1, 1, tile, tile))]), Schema([TensorSpec(number, (-1, tile, tile))])
+        Schema([TensorSpec(number, (-1, _channels(student), *side))]), Schema([TensorSpec(number, found)])
     )
 
 

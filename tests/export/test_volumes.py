@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,7 +34,6 @@ from gkd_bench.export.model_file import open_model
 from gkd_bench.export.overlay import COLOURS, colour_of, draw_overlay
 from gkd_bench.export.predict import predict_files
 from gkd_bench.export.scale import ScaleChoice
-from gkd_bench.report.frame import Origin, SweepRecords
 from gkd_bench.stages.scoring import class_map, cleaned, native_probabilities
 
 from .small import Small, make_small, with_facts
@@ -140,8 +140,11 @@ def test_cards_have_the_words_of_volumes_and_classes(liver: Small, organs: Small
 
 
 def test_source_of_ones_own_is_described_without_a_registered_card() -> None:
-    card = source_card(SweepRecords.from_dicts([], Origin()), "my_clinic")
-    assert (card.title, card.vessel_width, card.terms) == ("my_clinic", 0.0, "not stated by its sweep")
+    described: Any = SimpleNamespace(of=lambda kind: pd.DataFrame({"domain": ["my_clinic"], "title": ["My clinic"]}))
+    nothing: Any = SimpleNamespace(of=lambda kind: pd.DataFrame())
+    card = source_card(described, "my_clinic")
+    assert (card.title, card.vessel_width, card.terms) == ("My clinic", 0.0, "not stated by its sweep")
+    assert source_card(nothing, "my_clinic").title == "my_clinic"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from gkd_bench.networks.base import foreground_probability
+from gkd_bench.networks.base import class_probabilities, foreground_probability
 from gkd_bench.networks.build import build
 from gkd_bench.report.backend import Backend, Tracked, client_of
 from gkd_bench.report.extras import Extras
@@ -22,6 +22,7 @@ from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.model_card import Card
 from gkd_bench.report.models import deployable, example_tiles, register, selected_cards
 from gkd_bench.report.tracking import write_tracking
+from gkd_bench.stages.models import new_network
 
 from .made_up import Record, make_origin
 from .mlflow_help import TILE, WIDTH, new_backend, shown, small, student, students, weights
@@ -187,3 +188,15 @@ def test_deployable_gives_probabilities_of_the_foreground(card: Card) -> None:
         found = deployable(card.student)(torch.from_numpy(tiles)).numpy()
     assert tiles.shape == (2, 1, TILE, TILE) and tiles.dtype == np.float32
     np.testing.assert_allclose(found, expected(card.candidate.seed, tiles), atol=1e-6)
+
+
+def test_deployable_takes_colour_and_gives_a_probability_per_class(card: Card) -> None:
+    spec = {"name": "little_unet", "width": 0.5, "in_channels": 3, "classes": 4}
+    network = new_network(spec, 1, torch.device("cpu")).eval()
+    one = replace(card.student, network=spec, weights=network.state_dict)
+    tiles = example_tiles(TILE, 3)
+    with torch.no_grad():
+        found = deployable(one)(torch.from_numpy(tiles))
+        expected = class_probabilities(network(torch.from_numpy(tiles)))
+    assert found.shape == (2, 3, TILE, TILE)
+    torch.testing.assert_close(found, expected)
