@@ -109,6 +109,7 @@ def look(folder: Path, name: str | None = None) -> Guess:
         )
     if not folder.is_dir():
         raise DataError([f"{folder}: no such folder"], name)
+    folder = _inner(folder)
     looks = _choose(folder, name)
     checks = {"masks": f"there is also {', '.join(looks.others)}"} if looks.others else {}
     levels = _levels(looks, name, checks)
@@ -119,6 +120,17 @@ def look(folder: Path, name: str | None = None) -> Guess:
     )
     classes = tuple(one for one in levels if one != "background") if levels else ("foreground",)
     return _tried(name, block, classes, checks)
+
+
+def _inner(folder: Path) -> Path:
+    """The folder that an archive had everything in, where there is nothing beside it; else the folder itself."""
+    inside = _visible(folder)
+    alone = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
+    return inside[0] if alone and len(_visible(inside[0])) > 1 else folder
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def domain_name(text: str) -> str:

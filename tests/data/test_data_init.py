@@ -124,7 +124,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     ),
     "DICOM": (
         dicom_folders,
-        {"kind": "volume", "modality": "ct", "images": "CT/{name}/DICOM_anon", "masks": "CT/{name}/Ground"},
+        {"kind": "volume", "modality": "ct", "images": "{name}/DICOM_anon", "masks": "{name}/Ground"},
     ),
 }
 
@@ -271,3 +271,12 @@ def test_sixteen_bit_pictures_are_slices_scaled_by_percentiles(tmp_path: Path) -
         save(label[2], tmp_path / "masks" / f"s{number}.png")
     block = look(tmp_path).block
     assert (block.kind, block.modality, block.levels) == ("slice", "mr", {"background": (0,), "foreground": (1,)})
+
+
+def test_folder_that_an_archive_had_everything_in_is_opened(tmp_path: Path) -> None:
+    mr_volumes(tmp_path / "set" / "download")
+    (tmp_path / "set" / ".hidden").write_text("")
+    out = tmp_path / "mine.yaml"
+    assert main(["data", "init", str(tmp_path / "set"), "--out", str(out)]) == 0
+    (block,) = load_sweep(out).sweep.data.folders.values()
+    assert block.path == str(tmp_path / "set" / "download")
