@@ -65,11 +65,9 @@ def fingerprint(name: str, catalogue: Catalogue, memo: Path | None = None) -> st
             hashed once. Without it nothing is written anywhere.
 
     Raises:
-        DataError: a file is missing or unreadable, or the splits are wrong.
+        DataError: a file is missing, or the splits are wrong.
     """
-    reader = catalogue.open(name)
-    require(reader, catalogue)
-    return _fingerprint(reader, catalogue, memo)
+    return _fingerprint(catalogue.open(name), catalogue, memo)
 
 
 def require(reader: DomainReader, catalogue: Catalogue, deep: bool = False) -> None:
@@ -106,7 +104,6 @@ def prepare_domain(
         StoreError: the prepared folder is damaged.
     """
     reader = catalogue.open(name)
-    require(reader, catalogue)
     key = _fingerprint(reader, catalogue, memo_file(cache))
     target = domain_folder(cache, name, key)
     if isinstance(reader, StackReader):
@@ -188,6 +185,17 @@ def _resized_label(label: Bytes, size: tuple[int, int], classes: int) -> Bytes:
 
 
 def _fingerprint(reader: DomainReader, catalogue: Catalogue, memo: Path | None) -> str:
+    """See :func:`fingerprint`. Headers are not opened: of volumes that takes minutes, and equal files were sound before."""
+    if reader.folder_problems() or reader.list_problems():
+        require(reader, catalogue)
+    try:
+        return _content_hash(reader, catalogue, memo)
+    except OSError:
+        require(reader, catalogue)  # lists every file that is missing
+        raise
+
+
+def _content_hash(reader: DomainReader, catalogue: Catalogue, memo: Path | None) -> str:
     digests = FileDigests(memo)
 
     def digest(path: Path) -> str:

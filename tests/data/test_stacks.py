@@ -12,9 +12,11 @@ import pytest
 from gkd_bench.config.data import Percentiles, Stress, Volumes, Window
 from gkd_bench.data.cache import PreparedDomain, TestImages, open_prepared
 from gkd_bench.data.catalogue import Catalogue
+from gkd_bench.data.check import preflight
 from gkd_bench.data.leaks import leak_problems
 from gkd_bench.data.manifest import thin_empty
 from gkd_bench.data.prepare import fingerprint, prepare_domain
+from gkd_bench.data.readers.chaos import ChaosCt
 from gkd_bench.data.readiness import readiness_problems
 from gkd_bench.data.stacks import StackJob, StackNote, in_turn, prepare_slice, prepare_stack
 from gkd_bench.data.statement import domain_records
@@ -383,3 +385,19 @@ def test_note_round_trips() -> None:
 def test_spacing_is_kept(chaos: Path, tmp_path: Path) -> None:
     images = prepare_domain("chaos_ct", catalogue(chaos), tmp_path / "cache").test_split().images
     assert images.volumes()[0].spacing == pytest.approx(SPACING)
+
+
+def test_headers_of_volumes_that_are_prepared_are_not_opened_again(
+    chaos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    whole = ChaosCt.open
+    monkeypatch.setattr(ChaosCt, "open", lambda self, raw: opened.append(raw.name) or whole(self, raw))
+    place, cache = catalogue(chaos), tmp_path / "cache"
+    assert preflight(["chaos_ct"], place, cache) == {}
+    prepare_domain("chaos_ct", place, cache)
+    assert sorted(opened) == ["1", "1", "2", "2", "3", "3"]  # once to be checked, once to be prepared
+    opened.clear()
+    assert preflight(["chaos_ct"], place, cache) == {}
+    prepare_domain("chaos_ct", place, cache)
+    assert opened == []
