@@ -26,6 +26,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM")
 MASK_THRESHOLD = 127
 GREY = range(64, 192)  # neither dark nor bright in a mask
 GREY_LIMIT = 0.01  # JPEG at quality 30 leaves 0.5 % of a vessel mask grey, interpolation to half size 3 % and more
+LEAST_FOV = 0.05  # of the picture; below it, what was found is a reflex and not the retina
 FOV_THRESHOLD = 34  # red level; about 0.13 of full scale separates retina from the dark surround
 
 
@@ -121,6 +122,12 @@ def compute_fov(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return np.zeros(red.shape, dtype=np.bool_)
     largest = components == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     return np.asarray(ndimage.binary_fill_holes(largest), dtype=np.bool_)
+
+
+def computed_fov_or_all(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The computed field of view, or the whole picture where there is no dark surround to tell it by."""
+    found = compute_fov(rgb)
+    return found if found.mean() >= LEAST_FOV else np.ones_like(found)
 
 
 def fov_diameter(fov: NDArray[np.bool_]) -> int:

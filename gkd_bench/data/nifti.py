@@ -80,7 +80,7 @@ def nifti(path: Path, affine: NDArray[np.float64] | None = None) -> Slices:
 def read_header(path: Path) -> NiftiHeader:
     """The header of a NIfTI file. Raises DataError for what is missing, foreign or absurd."""
     with guarded(path, "NIfTI file"):
-        header, gzipped = _raw_header(path)
+        header, gzipped = raw_header(path)
         slope, intercept = header.get_slope_inter()
         found = NiftiHeader(
             path,
@@ -98,7 +98,12 @@ def read_header(path: Path) -> NiftiHeader:
     return found
 
 
-def _raw_header(path: Path) -> tuple[Any, bool]:
+def raw_header(path: Path) -> tuple[Any, bool]:
+    """The header as nibabel has it, which holds more than may be passed on, and whether the file must be unpacked.
+
+    Raises:
+        ValueError, OSError: no NIfTI file; to be called under ``guarded``.
+    """
     with path.open("rb") as file:
         gzipped = file.read(2) == _GZIP
     with _open(path, gzipped) as stream:

@@ -93,7 +93,7 @@ def build_stacks(
         parts = target.with_name(f"{target.name}.parts")
         parts.mkdir(exist_ok=True)
         notes = _notes(catalogue, reader, parts, mapper, report)
-        _raise_broken(catalogue, reader, parts, notes)
+        _raise_broken(catalogue, reader, notes)
         manifest = _manifest(catalogue, reader, key, version, notes)
         (parts / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         os.replace(parts, target)
@@ -114,12 +114,10 @@ def _notes(catalogue: Catalogue, reader: StackReader, parts: Path, mapper: Mappe
     return [notes[number] for number in range(len(raws))]
 
 
-def _raise_broken(catalogue: Catalogue, reader: StackReader, parts: Path, notes: Sequence[StackNote]) -> None:
-    broken = [number for number, note in enumerate(notes) if note.stack is None]
-    for number in broken:  # looked at again next time: the user may have mended them
-        _note_file(parts, number).unlink(missing_ok=True)
+def _raise_broken(catalogue: Catalogue, reader: StackReader, notes: Sequence[StackNote]) -> None:
+    broken = [note for note in notes if note.stack is None]
     if broken and (catalogue.broken == "stop" or len(broken) == len(notes)):
-        raise reader.error([line for number in broken for line in notes[number].problems])
+        raise reader.error([line for note in broken for line in note.problems])
 
 
 def _manifest(
@@ -145,7 +143,7 @@ def _manifest(
 
 
 def prepare_stack(job: StackJob) -> StackNote:
-    """Write the arrays of one stack, then its note. A broken stack leaves a note that says what is wrong, and no array."""
+    """Write the arrays of one stack, then its note, and return that. Of a broken stack it says what is wrong, and nothing is left."""
     reader = job.catalogue.open(job.domain)
     assert isinstance(reader, StackReader)
     raw, part = reader.images()[job.number], _part(job.number)
@@ -154,9 +152,11 @@ def prepare_stack(job: StackJob) -> StackNote:
     except DataError as error:
         for end in STACK_FILES:
             (job.folder / f"{part}-{end}").unlink(missing_ok=True)
-        return _write_note(job, StackNote(name=raw.name, problems=error.problems))
+        return StackNote(name=raw.name, problems=error.problems)  # not kept: the user may mend it
     checksums = {f"{part}-{end}": file_digest(job.folder / f"{part}-{end}") for end in STACK_FILES}
-    return _write_note(job, StackNote(name=raw.name, stack=stack, checksums=checksums))
+    note = StackNote(name=raw.name, stack=stack, checksums=checksums)
+    replace_file(_note_file(job.folder, job.number), note.model_dump_json().encode())
+    return note
 
 
 def _write_stack(job: StackJob, reader: StackReader, raw: RawStack, part: str) -> PreparedStack:
@@ -167,13 +167,14 @@ def _write_stack(job: StackJob, reader: StackReader, raw: RawStack, part: str) -
     files = {name: job.folder / f"{part}-{name}.npy" for name in STACKED}
     images, labels = (np.lib.format.open_memmap(files[name], "w+", np.uint8, (slices, *size)) for name in STACKED)
     native = np.zeros(stack.shape, np.uint8)
+    foreground = ""
     for row, plane in enumerate(reader.planes(raw, stack)):
         native[row] = numbers[plane.label]
         images[row], labels[row] = prepare_slice(plane.values, native[row], window, size)
+        foreground += "1" if labels[row].any() else "0"
     images.flush()
     labels.flush()
     save_compressed(job.folder / f"{part}-{NATIVE_STACKED}.npz", native)
-    filled = [bool(plane.any()) for plane in labels]
     return PreparedStack(
         name=raw.name,
         subject=raw.subject,
@@ -182,7 +183,7 @@ def _write_stack(job: StackJob, reader: StackReader, raw: RawStack, part: str) -
         size=size,
         native_size=(native_size[0], native_size[1]),
         spacing=stack.spacing,
-        foreground="".join("1" if full else "0" for full in filled),
+        foreground=foreground,
         window=window,
         remark=stack.remark,
     )
@@ -256,16 +257,11 @@ def _note_file(folder: Path, number: int) -> Path:
     return folder / f"{_part(number)}.json"
 
 
-def _write_note(job: StackJob, note: StackNote) -> StackNote:
-    replace_file(_note_file(job.folder, job.number), note.model_dump_json().encode())
-    return note
-
-
 def _read_note(folder: Path, number: int, name: str) -> StackNote | None:
     """The note of a stack whose files are there; anything torn is done again."""
     try:
         note = StackNote.model_validate_json(_note_file(folder, number).read_bytes())
     except (OSError, ValidationError):
         return None
-    whole = note.stack is not None and all((folder / file).is_file() for file in note.checksums)
+    whole = all((folder / file).is_file() for file in note.checksums)
     return note if whole and note.name == name else None

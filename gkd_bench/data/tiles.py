@@ -189,7 +189,7 @@ def grid_tiles(images: AnyImages, tile: int, device: torch.device | str = "cpu",
         device: where tiles appear.
         most: largest number of tiles, evenly spaced over all; none = all.
     """
-    chosen = images if most is None else images.subset(_spread(len(images), most))
+    chosen = images if most is None else images.subset(spread_rows(len(images), most).tolist())
     pack = _pack(chosen)
     corners = [(i, *corner) for i in range(len(chosen)) for corner in _grid_corners(chosen.size(i), tile)]
     image, top, left = torch.tensor(corners, dtype=torch.int64).T
@@ -198,15 +198,13 @@ def grid_tiles(images: AnyImages, tile: int, device: torch.device | str = "cpu",
     tiles = pack.unpacked(_gather(torch.from_numpy(pack.array), pack.sizes[image], places, tile))
     keep = torch.nonzero(tiles.fov.float().mean((1, 2)) >= 0.5).flatten()
     if most is not None:
-        keep = keep[_spread(len(keep), most)]
+        keep = keep[spread_rows(len(keep), most)]
     return GridTiles(tiles.images[keep].to(device), tiles.labels[keep].to(device), image[keep].to(device))
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """``most`` numbers, evenly spaced from 0 to ``count`` - 1; all when there are no more."""
-    if count <= most:
-        return list(range(count))
-    return [int(row) for row in torch.linspace(0, count - 1, most).round().long()]
+def spread_rows(count: int, most: int) -> Tensor:
+    """``most`` row numbers, evenly spaced from 0 to ``count`` - 1; all when there are no more."""
+    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).round().long()
 
 
 def _refuse_leak(images: object) -> None:

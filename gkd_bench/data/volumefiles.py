@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,24 +209,22 @@ def black_and_white(levels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def bands(*known: tuple[int, int, int]) -> Meaning:
     """Class numbers from whole levels: each (lowest, highest, number). Any other level is an error."""
+    return partial(_banded, known)
 
-    def meaning(levels: NDArray[Any]) -> NDArray[np.uint8]:
-        found = np.zeros(levels.shape, np.uint8)
-        strange = np.ones(levels.shape, np.bool_)
-        whole = np.rint(levels)
-        for low, high, number in known:
-            here = (whole >= low) & (whole <= high) & (np.abs(levels - whole) < 1e-3)
-            found[here] = number
-            strange &= ~here
-        if strange.any():
-            examples = ", ".join(f"{level:g}" for level in np.unique(levels[strange])[:5])
-            ranges = ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high, _ in known)
-            raise ValueError(
-                f"{int(strange.sum())} pixels of a mask have levels such as {examples}; known are {ranges}"
-            )
-        return found
 
-    return meaning
+def _banded(known: Sequence[tuple[int, int, int]], levels: NDArray[Any]) -> NDArray[np.uint8]:
+    found = np.zeros(levels.shape, np.uint8)
+    strange = np.ones(levels.shape, np.bool_)
+    whole = np.rint(levels)
+    for low, high, number in known:
+        here = (whole >= low) & (whole <= high) & (np.abs(levels - whole) < 1e-3)
+        found[here] = number
+        strange &= ~here
+    if strange.any():
+        examples = ", ".join(f"{level:g}" for level in np.unique(levels[strange])[:5])
+        ranges = ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high, _ in known)
+        raise ValueError(f"{int(strange.sum())} pixels of a mask have levels such as {examples}; known are {ranges}")
+    return found
 
 
 # ---------------------------------------------------------------- stacks

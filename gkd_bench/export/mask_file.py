@@ -10,13 +10,11 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from gkd_bench.data.nifti import NiftiHeader
+from gkd_bench.data.nifti import NiftiHeader, raw_header
 from gkd_bench.data.volumefiles import guarded
 from gkd_bench.store.files import replace_file
 
 nib: Any = nibabel  # half of its functions have no types
-_KINDS = (nib.Nifti1Header, nib.Nifti2Header)
-_LONGEST = max(kind.template_dtype.itemsize for kind in _KINDS)
 _PLACE = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z",
@@ -39,7 +37,7 @@ def mask_bytes(header: NiftiHeader, classes: NDArray[np.uint8]) -> bytes:
         DataError: the volume's header can no longer be read.
     """
     with guarded(header.path, "NIfTI file"):
-        given = _given(header)
+        given, _ = raw_header(header.path)
         image = nib.Nifti2Image if isinstance(given, nib.Nifti2Header) else nib.Nifti1Image
         voxels = classes.reshape(given.get_data_shape(), order="F")
         return gzip.compress(image(voxels, None, _bare(given)).to_bytes(), mtime=0)
@@ -54,17 +52,6 @@ def slices_of(header: NiftiHeader, voxels: NDArray[np.uint8]) -> NDArray[np.uint
 def write_mask(path: Path, header: NiftiHeader, classes: NDArray[np.uint8]) -> Path:
     """Write :func:`mask_bytes` as a whole or not at all; the path."""
     return replace_file(path, mask_bytes(header, classes))
-
-
-def _given(header: NiftiHeader) -> Any:
-    """The volume's header as nibabel has it, read as :func:`gkd_bench.data.nifti.read_header` reads it."""
-    with header.path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if header.gzipped else file
-        block = stream.read(_LONGEST)
-    kind = next(kind for kind in _KINDS if kind.may_contain_header(block))
-    given = kind(block[: kind.template_dtype.itemsize], check=False)
-    given.check_fix()
-    return given
 
 
 def _bare(given: Any) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gkd_bench.data.domain import RawPixels
-from gkd_bench.data.imagefiles import compute_fov, read_rgb
+from gkd_bench.data.imagefiles import computed_fov_or_all, read_rgb
 from gkd_bench.data.prepare import prepare_image
 from gkd_bench.data.windows import Floats
 from gkd_bench.errors import GkdBenchError
@@ -22,8 +22,6 @@ from gkd_bench.export.scale import image_factor
 from gkd_bench.metrics.pictures import encode_png
 from gkd_bench.stages.scoring import ClassMap, class_map, cleaned
 from gkd_bench.store.files import replace_file
-
-_LEAST_FOV = 0.05  # of the picture; below it, what was found is a reflex and not the retina
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
 def predict_image(model: ModelFile, rgb: NDArray[np.uint8], wanted: Wanted) -> Prediction:
     """One photograph through the benchmark's preparation, windows and resizing, decided as when it was scored."""
     facts = model.facts
-    fov = _field_of_view(rgb)
+    fov = computed_fov_or_all(rgb)
     factor = image_factor(wanted.scale, facts, fov)
     probability = native_probability(model, rgb, fov, factor)
     decided = class_map(probability, wanted.threshold or facts.threshold)
@@ -113,12 +111,6 @@ def native_probability(model: ModelFile, rgb: NDArray[np.uint8], fov: NDArray[np
     pixels = RawPixels(rgb, np.zeros_like(fov), fov)
     image, _, _ = prepare_image(pixels, model.facts.photographs, size)
     return model.probabilities(image, (height, width))
-
-
-def _field_of_view(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The field of view, or the whole picture where there is no dark surround to tell it by."""
-    found = compute_fov(rgb)
-    return found if found.mean() >= _LEAST_FOV else np.ones_like(found)
 
 
 def _write(found: Prediction, wanted: Wanted, name: str, names: tuple[str, ...]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+REGION = "_fov"
+"""End of the names of metrics that were measured inside the field of view."""
+
 
 @dataclass(frozen=True)
 class MetricInfo:
@@ -64,6 +67,12 @@ def _distance(name: str, title: str, reference: str, *, tie: float) -> MetricInf
     """Card of a distance between surfaces, in pixels of one image or slice; in millimetres of a volume with ``_mm``."""
     unit, undefined = ("mm", _WORST_DIAGONAL_MM) if name.endswith("_mm") else ("px", _WORST_DIAGONAL)
     return MetricInfo(name, title, False, 0.0, math.inf, reference, undefined, unit=unit, decimals=2, tie=tie)
+
+
+def of_class(metric: str, name: str) -> str:
+    """The name of one class's metric: ``dice/liver``, and ``dice/disc_fov`` beside ``dice_fov``."""
+    plain = metric.removesuffix(REGION)
+    return f"{plain}/{name}{metric[len(plain) :]}"
 
 
 def card_of(name: str) -> MetricInfo | None:

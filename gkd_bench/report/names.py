@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from gkd_bench.config.method_options import METHOD_OPTIONS
 from gkd_bench.metrics.catalogue import METRICS, card_of
+from gkd_bench.metrics.catalogue import REGION as REGION
+from gkd_bench.metrics.catalogue import of_class as of_class
 from gkd_bench.report.cells import Column, Direction
 
-REGION = "_fov"
-"""End of the names of metrics that were measured inside the field of view."""
 HEADLINE = f"dice{REGION}"
 ALONE = "scratch"
 KD = "kd"
@@ -87,12 +87,6 @@ def bare(metric: str) -> str:
 def class_of(metric: str) -> str:
     """The class that a metric is of; empty for the mean over all classes, or where there is one."""
     return _without_place(metric).partition("/")[2]
-
-
-def of_class(metric: str, name: str) -> str:
-    """The column of one class's metric: ``dice/disc_fov`` beside ``dice_fov``."""
-    plain = metric.removesuffix(REGION)
-    return f"{plain}/{name}{metric[len(plain) :]}"
 
 
 def _without_place(metric: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gkd_bench.config.schema import EvaluateStage, Header
-from gkd_bench.data.tiles import GridTiles
+from gkd_bench.data.tiles import GridTiles, spread_rows
 from gkd_bench.distillation.base import Aligned
 from gkd_bench.metrics.frechet import frechet_report
 from gkd_bench.networks.base import SegmentationNetwork
@@ -101,11 +101,6 @@ def _random_header(context: StageContext, network: SegmentationNetwork) -> Align
     fresh = new_alignment(network, header, int(context.setting("tile")), context.node.seed).eval()
     zeros = torch.zeros(header.dim, device=context.device)
     return Aligned(fresh, zeros, torch.ones_like(zeros))
-
-
-def spread_rows(count: int, most: int) -> Tensor:
-    """``most`` row numbers, evenly spaced from 0 to ``count`` - 1; all when there are no more."""
-    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).round().long()
 
 
 def _some(vectors: Vectors, most: int) -> Tensor:

@@ -18,34 +18,6 @@ _SLICES = 64  # on the device at a time, whatever the batch
 _CPU_SLICES = 8  # so many slices' sums stay in a processor's cache
 
 
-def predict(
-    network: SegmentationNetwork,
-    image: Bytes,
-    tile: int,
-    device: torch.device,
-    overlap: float = 0.5,
-    batch: int = 32,
-    blend: Blend = "uniform",
-) -> Floats:
-    """Probability of the foreground of one image, averaged over overlapping tiles of a reflected image.
-
-    Args:
-        network: in eval mode, on ``device``.
-        image: (height, width) or (height, width, channels) uint8, prepared.
-        tile: side of the window in pixels.
-        device: where the network is.
-        overlap: smallest share of a window that its neighbour covers as well, in [0, 1).
-        batch: windows per forward pass.
-        blend: how overlapping windows are averaged.
-
-    Returns:
-        (height, width) float32, or (classes - 1, height, width) of a network with more than two classes.
-    """
-    found = predict_slices(network, image[None], tile, device, overlap, batch, blend)
-    one: Floats = found[0, 0] if found.shape[1] == 1 else found[0]
-    return one
-
-
 @torch.no_grad()
 def predict_slices(
     network: SegmentationNetwork,

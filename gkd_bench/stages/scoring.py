@@ -18,6 +18,7 @@ from scipy import ndimage
 from gkd_bench.config.schema import EvaluateStage
 from gkd_bench.data.cache import AnyImages, TestImages, Volume
 from gkd_bench.metrics.calibration import Calibration
+from gkd_bench.metrics.catalogue import REGION, of_class
 from gkd_bench.metrics.overlap import ImageScore, ScoreHistogram, confusion, dice, score_image
 from gkd_bench.metrics.surface import surface_metrics
 from gkd_bench.metrics.topology import topology_metrics
@@ -25,7 +26,6 @@ from gkd_bench.metrics.topology import topology_metrics
 CHUNK = 16
 """Slices that are predicted and resized at once."""
 SURFACE = ("hd95", "assd", "nsd")
-REGION = "_fov"
 Values = dict[str, float | None]
 Floats = NDArray[np.float32]
 ClassMap = NDArray[np.uint8]
@@ -102,14 +102,8 @@ def over_classes(metrics: Sequence[Values], names: Sequence[str]) -> Values:
         defined = [value for one in metrics if (value := one[name]) is not None]
         found[name] = float(np.mean(defined)) if defined else None
     for number, one in zip(names, metrics, strict=True):
-        found |= {class_metric(name, number): value for name, value in one.items()}
+        found |= {of_class(name, number): value for name, value in one.items()}
     return found
-
-
-def class_metric(metric: str, name: str) -> str:
-    """The name of a metric of one class: ``dice/liver``, ``dice/disc_fov``."""
-    region = REGION if metric.endswith(REGION) else ""
-    return f"{metric.removesuffix(REGION)}/{name}{region}"
 
 
 # ---------------------------------------------------------------- from probabilities to classes
@@ -139,13 +133,13 @@ def mean_dice(found: ClassMap, label: ClassMap, classes: int, inside: NDArray[An
 
 def working_dice(predict: Predict, images: AnyImages, volume: Volume, classes: int) -> float:
     """Dice of a photograph inside its field of view, or of all slices of a stack, at the working scale and threshold 0.5."""
-    found, label, inside = [], [], []
+    found, label = [], []
     for indices in _chunks(volume.indices):
         probability = predict(np.stack([images.image(index) for index in indices]))
         found += [class_map(one, 0.5) for one in probability]
         label += [images.label(index) for index in indices]
-        inside += [images.fov(index) for index in indices]
-    return mean_dice(np.stack(found), np.stack(label), classes, np.stack(inside))
+    inside = None if volume.stacked else np.stack([images.fov(index) for index in volume.indices])
+    return mean_dice(np.stack(found), np.stack(label), classes, inside)
 
 
 def native_probabilities(predict: Predict, images: AnyImages, indices: Sequence[int]) -> Iterator[tuple[int, Floats]]:

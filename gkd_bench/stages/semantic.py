@@ -19,10 +19,11 @@ from gkd_bench.stages.loop import Loop, Span, Task, Trained
 from gkd_bench.stages.models import new_prior
 from gkd_bench.stages.results import cost_record, epoch_records, health
 from gkd_bench.stages.supervised import source_sampler
-from gkd_bench.stages.tiling import VALIDATION_TILES, domain_tiles
+from gkd_bench.stages.tiling import domain_tiles
 from gkd_bench.store.artefacts import Draft
 
 STATISTICS_TILES = 1024
+VALIDATION_TILES = 1024  # at most: volumes have thousands of slices
 
 
 class AutoencoderTraining(nn.Module):

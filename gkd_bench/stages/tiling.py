@@ -6,9 +6,6 @@ from gkd_bench.data.cache import AnyImages
 from gkd_bench.data.tiles import GridTiles, grid_tiles
 from gkd_bench.stages.context import StageContext
 
-VALIDATION_TILES = 1024
-"""Tiles of validation subjects at most: host outputs of all of them are kept. Volumes have thousands of slices."""
-
 
 def domain_tiles(images: AnyImages, context: StageContext, most: int) -> GridTiles:
     """At most ``most`` grid tiles of images, evenly spaced over all, on the CPU."""

@@ -21,7 +21,7 @@ from gkd_bench.export.model_file import open_model
 from gkd_bench.export.predict import predict_files
 from gkd_bench.export.scale import ScaleChoice, image_factor
 from gkd_bench.export.segment import read_photograph
-from gkd_bench.stages.predict import predict
+from gkd_bench.stages.predict import predict_slices
 
 from .conftest import EVALUATE, TARGET, TILE, Export, Sweep, network
 
@@ -45,7 +45,8 @@ def test_masks_are_those_that_the_benchmark_scores(
     images, seen = domain.test_split().images, 0
     for index in [index for index in range(len(images)) if (photographs / f"{images.name(index)}.png").exists()]:
         shape = images.native_label(index).shape
-        working = predict(network(1), images.image(index), TILE, torch.device("cpu"), EVALUATE["overlap"])
+        image = images.image(index)[None]
+        working = predict_slices(network(1), image, TILE, torch.device("cpu"), EVALUATE["overlap"])[0, 0]
         probability = cv2.resize(working, shape[::-1], interpolation=cv2.INTER_LINEAR)
         mask = read(tmp_path / f"{images.name(index)}_mask.png")
         fov = compute_fov(read(photographs / f"{images.name(index)}.png"))

@@ -13,7 +13,7 @@ from gkd_bench.data.windows import window_starts
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.stages import checks
 from gkd_bench.stages.numerics import derived_seed, reproducible
-from gkd_bench.stages.predict import predict
+from gkd_bench.stages.predict import predict_slices
 from gkd_bench.stages.probe import gradient_report
 from gkd_bench.stages.schedule import learning_rate_factor, warm_up
 
@@ -126,6 +126,6 @@ class Brightness(SegmentationNetwork):
 def test_sliding_windows_give_what_the_whole_image_gives(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     expected = 1 / (1 + np.exp(-8 * (image / 255.0 - 0.5)))
-    result = predict(Brightness().eval(), image, 32, torch.device("cpu"), 0.5, batch=3)
+    result = predict_slices(Brightness().eval(), image[None], 32, torch.device("cpu"), 0.5, batch=3)[0, 0]
     assert result.shape == size
     assert np.allclose(result, expected, atol=1e-5)

@@ -22,7 +22,7 @@ from gkd_bench.stages.evaluate import spread_ranks
 from gkd_bench.stages.loop import Loop
 from gkd_bench.stages.models import kept_networks, load_aligned, load_network, load_prior
 from gkd_bench.stages.monitor import Workplace
-from gkd_bench.stages.predict import predict
+from gkd_bench.stages.predict import predict_slices
 from gkd_bench.stages.stress import image_dice
 from gkd_bench.stages.validation import validation_dice
 from gkd_bench.store.artefacts import Artefact
@@ -160,7 +160,7 @@ def test_scores_match_an_independent_prediction_of_one_image(trained: Lab) -> No
     artefact = trained.make(planner.evaluate(teacher, SOURCE, TARGET, 0))
     images = open_prepared(trained.cache, *planner.references[TARGET].split("@")).test_split().images
     network = load_network(trained.store.get(teacher.key), CPU)
-    probability = predict(network, images.image(0), 32, CPU, 0.0)
+    probability = predict_slices(network, images.image(0)[None], 32, CPU, 0.0)[0, 0]
     label, fov = images.native_label(0), images.native_fov(0)
     resized = cv2.resize(probability, label.shape[::-1], interpolation=cv2.INTER_LINEAR)
     row = next(r for r in records(artefact, "image") if r["image"] == images.name(0))

@@ -14,7 +14,7 @@ from gkd_bench.networks.base import SegmentationNetwork, class_probabilities, fo
 from gkd_bench.networks.little_unet import LittleUNet
 from gkd_bench.networks.unet import UNet
 from gkd_bench.stages import predict as module
-from gkd_bench.stages.predict import predict, predict_slices
+from gkd_bench.stages.predict import predict_slices
 
 CPU = torch.device("cpu")
 TILE = 32
@@ -179,14 +179,14 @@ def test_gaussian_blending_is_monais(size: int) -> None:
 @pytest.mark.parametrize("shape", [(64, 57), (64, 57, 3), (11, 40)])
 def test_an_image_of_two_classes_has_one_map(shape: tuple[int, ...], blend: Blend) -> None:
     image, network = random_slices(*shape), Edgy(in_channels=3 if len(shape) == 3 else 1).eval()
-    found = predict(network, image, TILE, CPU, 0.25, 5, blend)
+    found = predict_slices(network, image[None], TILE, CPU, 0.25, 5, blend)[0, 0]
     assert found.shape == shape[:2]
     assert np.allclose(found, one_by_one(network, image[None], 0.25, blend)[0, 0], atol=1e-6)
 
 
 def test_an_image_of_more_classes_has_a_map_of_each() -> None:
     image, network = random_slices(50, 40), Edgy(classes=4).eval()
-    found = predict(network, image, TILE, CPU)
+    (found,) = predict_slices(network, image[None], TILE, CPU)
     assert found.shape == (3, 50, 40)
     assert np.allclose(found, one_by_one(network, image[None])[0], atol=1e-6)
 

@@ -12,11 +12,11 @@ import pytest
 from gkd_bench.config.schema import EvaluateStage
 from gkd_bench.data.cache import TestImages, _Arrays
 from gkd_bench.data.manifest import PreparedImage
+from gkd_bench.metrics.catalogue import of_class
 from gkd_bench.metrics.surface import surface_metrics
 from gkd_bench.stages.evaluate import image_record, pooled_record
 from gkd_bench.stages.scoring import (
     class_map,
-    class_metric,
     cleaned,
     mean_dice,
     over_classes,
@@ -126,8 +126,8 @@ def test_several_classes_take_the_most_probable_one_with_the_background() -> Non
 
 
 def test_class_metrics_keep_the_region_last() -> None:
-    assert class_metric("dice_fov", "disc") == "dice/disc_fov"
-    assert class_metric("hd95_mm", "spleen") == "hd95_mm/spleen"
+    assert of_class("dice_fov", "disc") == "dice/disc_fov"
+    assert of_class("hd95_mm", "spleen") == "hd95_mm/spleen"
 
 
 def test_mean_over_classes_leaves_out_what_is_undefined() -> None:

@@ -23,6 +23,7 @@ from gkd_bench.data.domain import (
     Stack,
     StackReader,
 )
+from gkd_bench.data.imagefiles import computed_fov_or_all
 from gkd_bench.data.readers.folder_files import Entry, Found, find
 from gkd_bench.data.readers.folder_pixels import (
     levels_of,
@@ -30,7 +31,6 @@ from gkd_bench.data.readers.folder_pixels import (
     open_folder_stack,
     read_picture,
     series_files,
-    whole_field,
 )
 from gkd_bench.data.readers.folder_subjects import Table, deal, read_table, subject_rule
 from gkd_bench.data.readers.photographs import Photographs
@@ -202,7 +202,7 @@ class FolderPhotographs(FolderDomain, Photographs):
 
     def field_of_view(self, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Computed, or everything where that finds next to nothing: the picture is no disc on black then."""
-        return whole_field(rgb)
+        return computed_fov_or_all(rgb)
 
     def label_of(self, path: Path, levels: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
         """Class numbers from a mask's levels, and one line if the levels are not those of the block."""

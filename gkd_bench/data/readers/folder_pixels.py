@@ -14,14 +14,10 @@ from PIL import Image
 
 from gkd_bench.config.data import Folder
 from gkd_bench.data.domain import RawStack, Stack
-from gkd_bench.data.imagefiles import NotGrey, TooLarge, compute_fov, opened, read_levels
+from gkd_bench.data.imagefiles import NotGrey, TooLarge, opened, read_levels
 from gkd_bench.data.readers.folder_files import NIFTI, PICTURE, ending, is_dicom
 from gkd_bench.data.volumefiles import Meaning, Slices, black_and_white, check_size, guarded, in_order, pair
 from gkd_bench.errors import DataError
-
-LEAST_FOV = 0.05
-"""Share of a photograph that a computed field of view must have to be believed."""
-
 
 # ---------------------------------------------------------------- what levels mean
 
@@ -93,12 +89,6 @@ def levels_of(path: Path) -> NDArray[Any]:
         if picture.format in ("JPEG", "MPO"):
             raise DataError([f"{path}: JPEG changes the levels of a mask; store it as PNG to tell classes by 'levels'"])
     return stored_levels(path)
-
-
-def whole_field(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Field of view of a photograph, (height, width) bool; everything where no disc on black is found."""
-    fov = compute_fov(rgb)
-    return fov if fov.mean() >= LEAST_FOV else np.ones_like(fov)
 
 
 @contextmanager
