@@ -13,18 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from gkd_bench.data.abdomen import LEVELS_OF, Drawn, Tissue, draw_volume
 from gkd_bench.data.catalogue import open_reader
 from gkd_bench.data.domain import Stack
-from gkd_bench.data.readers.phantom_volumes import (
-    LEVELS,
-    LEVELS_OF,
-    Drawn,
-    PhantomCt,
-    PhantomMr,
-    PhantomVolume,
-    Tissue,
-    draw_volume,
-)
+from gkd_bench.data.readers.phantom_volumes import LEVELS, PhantomCt, PhantomMr, PhantomVolume
 from gkd_bench.data.volumewriters import turned, write_dicom_series, write_mask_pngs, write_nifti
 
 READERS = (PhantomCt, PhantomMr)

@@ -21,9 +21,10 @@ from PIL import Image
 
 from gkd_bench import cli
 from gkd_bench.config.data import Prepare, Volumes
+from gkd_bench.data.abdomen import draw_volume
 from gkd_bench.data.catalogue import Catalogue, open_reader
 from gkd_bench.data.nifti import nifti
-from gkd_bench.data.readers.phantom_volumes import PhantomCt, PhantomMr, PhantomVolume, draw_volume
+from gkd_bench.data.readers.phantom_volumes import PhantomCt, PhantomMr, PhantomVolume
 from gkd_bench.data.volumewriters import write_nifti
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.bundle import modality_of

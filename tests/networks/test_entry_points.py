@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,21 +26,9 @@ Install = Callable[..., str]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(offer: Install) -> Install:
     """Make up an installed distribution with one module; returns the module's name."""
-    numbers = itertools.count()
-
-    def run(code: str, entry: str = "mine", attribute: str = "Mine", dist: str = "my-net", version: str = "1.2") -> str:
-        folder, module = tmp_path / dist, f"offered_{tmp_path.name}_{next(numbers)}".replace("-", "_")
-        info = folder / f"{dist.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (folder / f"{module}.py").write_text(code)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entry} = {module}:{attribute}\n")
-        monkeypatch.syspath_prepend(folder)
-        return module
-
-    return run
+    return lambda code, dist="my-net", **entry: offer(code, group=GROUP, dist=dist, **entry)
 
 
 @pytest.fixture

@@ -1,0 +1,31 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Offer = Callable[..., str]
+
+
+@pytest.fixture
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """Make up an installed distribution with one module and one entry point of a group; returns the module's name."""
+    numbers = itertools.count()
+
+    def run(
+        code: str, *, group: str, entry: str = "mine", attribute: str = "Mine", dist: str, version: str = "1.2"
+    ) -> str:
+        folder, module = tmp_path / dist, f"offered_{tmp_path.name}_{next(numbers)}".replace("-", "_")
+        info = folder / f"{dist.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry} = {module}:{attribute}\n")
+        monkeypatch.syspath_prepend(folder)
+        return module
+
+    return run
