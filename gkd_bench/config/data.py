@@ -55,30 +55,31 @@ class Prepare(Block):
     scale: Scale = Scale()
 
 
-class Window(Block):
+class Interval(Block):
+    """Values that become black and white."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _has_a_width(self) -> Self:
+        if self.high <= self.low:
+            raise ValueError(f"high must be above low, found {self.low:g} ... {self.high:g}")
+        return self
+
+
+class Window(Interval):
     """Hounsfield units that become black and white, for CT."""
 
     low: float = -160.0
     high: float = 240.0
 
-    @model_validator(mode="after")
-    def _is_a_window(self) -> Self:
-        if self.high <= self.low:
-            raise ValueError(f"high must be above low, found {self.low:g} ... {self.high:g}")
-        return self
 
-
-class Percentiles(Block):
+class Percentiles(Interval):
     """Percentiles of a volume's voxels above its smallest value that become black and white, for MR."""
 
     low: Annotated[float, Field(ge=0.0, le=100.0)] = 0.5
     high: Annotated[float, Field(ge=0.0, le=100.0)] = 99.5
-
-    @model_validator(mode="after")
-    def _is_a_window(self) -> Self:
-        if self.high <= self.low:
-            raise ValueError(f"high must be above low, found {self.low:g} ... {self.high:g}")
-        return self
 
 
 class Volumes(Block):
