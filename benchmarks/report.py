@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from gkd_bench.report.archive import SavedSweep, save_sweep, sweep_folder
+from gkd_bench.report.archive import SavedSweep, save_sweep
+from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.frame import Origin
 
 GOAL = 5.0
@@ -127,9 +128,9 @@ def search() -> Iterator[Record]:
 def store_sweeps(store: Path, records: list[Record], copies: int) -> int:
     """Save the sweep, and others of the same size beside it; the number of its records."""
     origin = Origin(sweep_yaml="name: benchmark\n", command="python benchmarks/report.py")
-    save_sweep(SavedSweep("benchmark", tuple(records), origin, ()), store)
+    save_sweep(SavedSweep("benchmark", tuple(records), origin, ()), LocalStore(store))
     for number in range(copies):
-        shutil.copytree(sweep_folder(store, "benchmark"), sweep_folder(store, f"other-{number}"))
+        shutil.copytree(store / "sweeps" / "benchmark", store / "sweeps" / f"other-{number}")
     return len(records)
 
 

@@ -83,7 +83,9 @@ def _add_data(commands: Commands) -> None:
 def _add_report(commands: Commands) -> None:
     report = commands.add_parser("report", help="make the report of finished sweeps again, from their records alone")
     report.add_argument("sweeps", nargs="+", metavar="SWEEP", help="name of a sweep; several become one report")
-    report.add_argument("--store", type=Path, default=Path(".gkd_store"), help="folder of the store (storage.root)")
+    report.add_argument(
+        "--store", default=".gkd_store", metavar="ADDRESS", help="the store: a folder or s3://... (storage.root)"
+    )
     report.add_argument("--results", type=Path, default=Path("results"), help="folder for results")
     report.add_argument("--no-figures", action="store_true", help="tables only: no figures, pictures or models")
     report.add_argument("--no-mlflow", action="store_true", help="leave MLflow as it is")
@@ -114,7 +116,9 @@ def _add_export(commands: Commands) -> None:
         "that the sweep's selection rule ranks first on the source's validation images",
     )
     export.add_argument("--output", type=Path, metavar="DIR", help="default: exports/SWEEP-SOURCE-METHOD-seedN")
-    export.add_argument("--store", type=Path, default=Path(".gkd_store"), help="folder of the store (storage.root)")
+    export.add_argument(
+        "--store", default=".gkd_store", metavar="ADDRESS", help="the store: a folder or s3://... (storage.root)"
+    )
     export.add_argument("--results", type=Path, default=Path("results"), help="folder of results, with mlflow.db")
     export.add_argument("--uri", help="MLflow's tracking URI, where RUN is a run of another database")
     export.add_argument("--formats", default="onnx,pt2", help="onnx, pt2 or both (default: %(default)s)")
@@ -170,7 +174,7 @@ def _report(options: argparse.Namespace) -> int:
     tracking = Tracking(enabled=not options.no_mlflow, uri=options.uri, experiment=options.experiment)
     wanted = Wanted(options.results, tracking, not options.no_figures)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    report_again(options.sweeps, open_store(options.store), options.store, wanted, console)
+    report_again(options.sweeps, open_store(options.store), wanted, console)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from gkd_bench.cluster.engine import Engine
@@ -21,7 +20,7 @@ from gkd_bench.report.rows import network_name
 from gkd_bench.report.selection import RULES, Candidate, choose, closest_to_ideal
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode, content_hash
-from gkd_bench.store.records import RecordLog
+from gkd_bench.store.records import Log
 
 SEARCH_PRIORITY, FINAL_PRIORITY = 10, 20
 Parameters = Mapping[str, Any]
@@ -78,7 +77,7 @@ class Conductor:
 
     def __init__(self, sweep: Sweep, planner: Planner, store: Store) -> None:
         self.sweep, self.planner, self.store = sweep, planner, store
-        self.journal = RecordLog(Path(sweep.storage.root) / "sweeps" / sweep.name / "journal.jsonl")
+        self.journal = store.log(f"sweeps/{sweep.name}/journal")
         self.searches = {
             (source, method): open_study(sweep, planner, source, method, self.journal)
             for source in planner.sources()
@@ -257,7 +256,7 @@ def searched_methods(sweep: Sweep) -> list[str]:
     return [name for name in sweep.methods.chosen() if search.trials and search.spaces.get(name)]
 
 
-def open_study(sweep: Sweep, planner: Planner, source: str, method: str, journal: RecordLog) -> Study:
+def open_study(sweep: Sweep, planner: Planner, source: str, method: str, journal: Log) -> Study:
     """The study of a source and method. Its name holds a hash of all that a trial's values depend on besides parameters."""
     space = sweep.search.spaces[method]
     anchor = planner.of(with_parameters(sweep, {path: _anchor(item) for path, item in space.items()}))

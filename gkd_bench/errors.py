@@ -50,6 +50,27 @@ class StoreError(GkdBenchError):
     """An artefact or record file is missing, torn or does not match its checksum."""
 
 
+class StoreUnavailable(StoreError):
+    """The store does not answer or takes nothing more: no stage can go on, and none has failed. The sweep stops."""
+
+
+class LostArtefact(StoreError):
+    """A published artefact is gone, torn or does not match its checksums.
+
+    Args:
+        key: of the artefact; once what is left of it is removed, the next run computes it again.
+        message: which file, what is wrong, what to do.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(key, message)
+
+    def __str__(self) -> str:
+        """The message alone."""
+        return str(self.args[1])
+
+
 class StageError(GkdBenchError):
     """A stage failed. The message names the stage, its labels and the cause."""
 

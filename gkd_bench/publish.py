@@ -21,7 +21,7 @@ from gkd_bench.report.extras import Extras
 from gkd_bench.report.frame import Origin, SweepRecords
 from gkd_bench.report.render import to_rich
 from gkd_bench.report.writer import ReportFiles, write_report
-from gkd_bench.store.artefacts import Store
+from gkd_bench.store.artefacts import Store, is_remote
 
 if TYPE_CHECKING:
     from gkd_bench.conduct import SweepResult
@@ -72,13 +72,13 @@ def publish(
     kinds = ("teacher", "baseline", "distill", "evaluate")
     stages = tuple(node for node in (result.models + result.scores).nodes if node.kind in kinds)
     saved = SavedSweep(sweep.name, tuple(found), origin, stages)
-    save_sweep(saved, Path(sweep.storage.root))
+    save_sweep(saved, store)
     report(saved, store, Wanted(Path(sweep.storage.results), sweep.tracking), console)
 
 
-def report_again(names: Sequence[str], store: Store, root: Path, wanted: Wanted, console: Console) -> None:
+def report_again(names: Sequence[str], store: Store, wanted: Wanted, console: Console) -> None:
     """Make the report of one sweep, or of several as one, from their records. Raises GkdBenchError for unknown names."""
-    report(merged([load_sweep_records(name, root) for name in dict.fromkeys(names)]), store, wanted, console)
+    report(merged([load_sweep_records(name, store) for name in dict.fromkeys(names)]), store, wanted, console)
 
 
 def report(saved: SavedSweep, store: Store, wanted: Wanted, console: Console) -> None:
@@ -195,9 +195,13 @@ def settings_of(trained: SweepResult) -> dict[str, dict[str, Any]]:
 def shown(sweep: Sweep) -> dict[str, Any]:
     """The sweep as it can be run elsewhere: folders relative to the working directory, data below ``GKD_DATA_ROOT``."""
     tree = sweep.dump()
-    tree["storage"] = {key: os.path.relpath(path) for key, path in tree["storage"].items()}
+    tree["storage"] = {key: _portable(path) for key, path in tree["storage"].items()}
     tree["data"]["root"] = tree["data"]["root"] and "${GKD_DATA_ROOT}"
     return tree
+
+
+def _portable(path: str | None) -> str | None:
+    return path if path is None or is_remote(path) else os.path.relpath(path)
 
 
 def machine() -> str:

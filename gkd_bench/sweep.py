@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gkd_bench.data.cache import PreparedDomain
     from gkd_bench.data.catalogue import Catalogue
     from gkd_bench.errors import DataError
+    from gkd_bench.store.artefacts import Store
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
 PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
@@ -66,13 +67,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """The story of the main job."""
     loaded = load_sweep(arguments.file, arguments.profile, arguments.set)
     sweep = named(loaded)
-    domains = prepare(sweep, arguments.allow_missing, console, dry=arguments.plan)
+    from gkd_bench.store.artefacts import open_store
+
+    store = open_store(sweep.storage.root)
+    domains = prepare(sweep, store, arguments.allow_missing, console, dry=arguments.plan)
 
     from gkd_bench.conduct import Conductor
     from gkd_bench.plan import Planner
-    from gkd_bench.store.artefacts import open_store
 
-    conductor = Conductor(sweep, Planner(sweep, domains.references, domains.banks), open_store(sweep.storage.root))
+    conductor = Conductor(sweep, Planner(sweep, domains.references, domains.banks), store)
     if arguments.plan:
         from gkd_bench.preview import plan_table, preview
 
@@ -84,7 +87,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         from gkd_bench.cluster.progress import LiveView
         from gkd_bench.cluster.ray_engine import Places
 
-        places = Places(Path(sweep.storage.root), cache_folder(sweep))
+        places = Places(sweep.storage.root, sweep.storage.cache)
         with (
             open_engine(sweep.compute, places, conductor.store.has, sweep.search.concurrency) as (engine, run_study),
             LiveView(engine.snapshot, conductor.status, console),
@@ -120,8 +123,10 @@ def named(loaded: LoadedSweep) -> Sweep:
     return sweep.model_copy(update={"name": f"{sweep.name}-{loaded.profile}"}) if loaded.profile else sweep
 
 
-def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = False) -> Domains:
+def prepare(sweep: Sweep, store: Store, allow_missing: bool, console: Console, dry: bool = False) -> Domains:
     """Check every file of every domain, then prepare what is not prepared yet; ``dry``: write nothing.
+
+    What is prepared is in the store afterwards, where the workers of other machines find it.
 
     Raises:
         GkdBenchError: domains are missing and that is not allowed, or no source is left. Lists every file.
@@ -132,31 +137,36 @@ def prepare(sweep: Sweep, allow_missing: bool, console: Console, dry: bool = Fal
     from gkd_bench.data.digests import memo_file
     from gkd_bench.data.leaks import leak_problems
     from gkd_bench.data.prepare import fingerprint
+    from gkd_bench.data.shelf import cache_of, fetch, share
     from gkd_bench.data.statement import domain_records
     from gkd_bench.data.stress import prepare_stress
 
-    catalogue, cache = Catalogue.of(sweep.data, sweep.classes), cache_folder(sweep)
+    catalogue, cache = Catalogue.of(sweep.data, sweep.classes), cache_of(store, sweep.storage.cache)
     errors = preflight(sweep.data.domains, catalogue, None if dry else cache)
     present = _present(sweep, errors, allow_missing)
     if dry:
         references = {name: f"{name}@{fingerprint(name, catalogue)}" for name in present}
         return Domains(references, _bank_references(sweep, references), _missing(errors, console))
-    prepared = _prepared(sweep, present, catalogue, errors, console)
+    prepared = _prepared(sweep, present, catalogue, errors, console, store)
     present = _present(sweep, errors, allow_missing)
     missing = _missing(errors, console)
     leaks = leak_problems(prepared, sweep.sources(), catalogue, memo_file(cache), sweep.pairs.everyone)
     if leaks:
         raise LeakError("\n".join(["a network would be scored on what it was trained or selected on:", *leaks]))
     references = {domain.manifest.domain: domain.reference for domain in prepared}
+    banks = _bank_references(sweep, references)
     for domain in prepared:
         if domain.manifest.domain in sweep.sources():
+            fetch(banks[domain.manifest.domain], cache, store)
             prepare_stress(domain, catalogue, sweep.data.stress, cache, verify=True)
+    for reference in (*references.values(), *banks.values()):
+        share(reference, cache, store)
     factors = {domain.manifest.domain: domain.manifest.factor for domain in prepared}
     statements = []
     for one in prepared:
         name = one.manifest.domain
         statements += domain_records(one, catalogue.open(name).card, name in sweep.pairs.everyone)
-    return Domains(references, _bank_references(sweep, references), missing, factors, statements)
+    return Domains(references, banks, missing, factors, statements)
 
 
 def _present(sweep: Sweep, errors: Mapping[str, DataError], allow_missing: bool) -> list[str]:
@@ -178,21 +188,33 @@ def _missing(errors: Mapping[str, DataError], console: Console) -> dict[str, str
 
 
 def _prepared(
-    sweep: Sweep, names: Sequence[str], catalogue: Catalogue, errors: dict[str, DataError], console: Console
+    sweep: Sweep,
+    names: Sequence[str],
+    catalogue: Catalogue,
+    errors: dict[str, DataError],
+    console: Console,
+    store: Store,
 ) -> list[PreparedDomain]:
     """Prepare domains; the errors of those that turn out to be unusable are added to ``errors``."""
     from gkd_bench.cluster.preparation import stack_mapper
     from gkd_bench.cluster.progress import StackProgress
-    from gkd_bench.data.prepare import prepare_domain
+    from gkd_bench.data.digests import memo_file
+    from gkd_bench.data.prepare import fingerprint, prepare_domain
     from gkd_bench.data.readiness import readiness_problems
+    from gkd_bench.data.shelf import cache_of, fetch
+    from gkd_bench.data.stacks import in_turn
     from gkd_bench.errors import DataError
+    from gkd_bench.store.artefacts import is_remote
 
-    prepared = []
+    cache, prepared = cache_of(store, sweep.storage.cache), []
+    shared = cache == cache_of(store) and not is_remote(store.address)
+    mapper = stack_mapper(sweep.compute) if shared else in_turn  # other machines write into this cache, if they see it
     for name in names:
         try:
             with StackProgress(name, console) as progress:
-                mapper = stack_mapper(sweep.compute)
-                domain = prepare_domain(name, catalogue, cache_folder(sweep), True, mapper, progress.report)
+                if not shared:
+                    fetch(f"{name}@{fingerprint(name, catalogue, memo_file(cache))}", cache, store)
+                domain = prepare_domain(name, catalogue, cache, True, mapper, progress.report)
             roles = [role for role in ("sources", "targets") if name in getattr(sweep, role)()]
             if problems := readiness_problems(domain, roles, name in sweep.pairs.everyone):
                 raise catalogue.open(name).error(problems)
@@ -211,11 +233,6 @@ def _bank_references(sweep: Sweep, references: Mapping[str, str]) -> dict[str, s
 
     sources = [name for name in sweep.sources() if name in references]
     return {name: stress_reference(references[name], sweep.data.stress) for name in sources}
-
-
-def cache_folder(sweep: Sweep) -> Path:
-    """Where prepared domains are kept."""
-    return Path(sweep.storage.root) / "data"
 
 
 def command_line(arguments: argparse.Namespace) -> str:

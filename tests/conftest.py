@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from .s3_server import Service, serving
+
 Offer = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[Service]:
+    """A local S3 service, and the environment that finds it."""
+    pytest.importorskip("moto", reason="the local S3 service is not installed: pip install -e '.[dev]'")
+    pytest.importorskip("s3fs", reason="s3:// is not installed: pip install -e '.[s3]'")
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
+def s3_folder(s3_service: Service) -> str:
+    """Address of an empty folder of it."""
+    return s3_service.folder()
 
 
 @pytest.fixture

@@ -133,6 +133,12 @@ class Broker:
         self._changed()
         return known
 
+    async def renew(self, group: str, key: str, lost: str) -> bool:
+        """An input was damaged and is removed; see ``StageQueue.renew``."""
+        known = self._queue.renew(group, key, lost)
+        self._changed()
+        return known
+
     # ------------------------------------------------------------ waiting
 
     def _changed(self) -> None:

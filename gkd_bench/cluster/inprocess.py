@@ -10,8 +10,9 @@ from gkd_bench.cluster.engine import DRIVER, Execute, HasKey, OnProgress, public
 from gkd_bench.cluster.failures import keep_traceback, stage_failure
 from gkd_bench.cluster.messages import Snapshot, StageFailure
 from gkd_bench.cluster.queue import StageQueue
-from gkd_bench.errors import ClusterError, StageError
+from gkd_bench.errors import ClusterError, LostArtefact, StageError, StoreUnavailable
 from gkd_bench.stages.monitor import Outcome, Progress, StageState, Workplace
+from gkd_bench.store.artefacts import open_store
 from gkd_bench.store.node import StageNode
 
 GROUP = "in-process"
@@ -51,9 +52,17 @@ class InProcessEngine:
         monitor = _QueueMonitor(self._queue, node.key, on_progress)
         try:
             result: Outcome | StageFailure = self._execute(node, self._workplace, monitor)
+        except StoreUnavailable:  # not this stage's fault, and every other one would meet it too
+            self._queue.release_group(GROUP)
+            raise
         except Exception as error:
-            result = stage_failure(node, error, self._workplace.store)
-            keep_traceback(node.key, error, self._workplace.store)
+            store = open_store(self._workplace.store)
+            if isinstance(error, LostArtefact) and error.key in node.inputs.values():
+                store.discard_corrupt(error.key)
+                if self._queue.renew(GROUP, node.key, error.key):
+                    return
+            result = stage_failure(node, error)
+            keep_traceback(node.key, error, store)
         except BaseException:  # Ctrl-C: the stage goes back to the queue and continues from its checkpoint
             self._queue.release_group(GROUP)
             raise

@@ -14,6 +14,7 @@ from gkd_bench.cluster.search import Study
 from gkd_bench.cluster.tune_search import Job, run_study_inprocess, run_study_on_ray
 from gkd_bench.config.schema import Compute, StageKind
 from gkd_bench.stages.monitor import Monitor, Outcome, Workplace
+from gkd_bench.store.artefacts import open_store
 from gkd_bench.store.node import StageNode
 
 RunStudy = Callable[[Study, Job, Any], None]
@@ -33,14 +34,23 @@ def open_engine(
     """
     if compute.engine == "inprocess":
         execute = with_pool_threads(load_runner(places.runner), compute)
-        with InProcessEngine(execute, Workplace(places.store, places.cache), has) as engine:
+        with InProcessEngine(execute, _workplace(places), has) as engine:
             yield engine, run_study_inprocess
         return
     from gkd_bench.cluster.ray_engine import RayEngine
     from gkd_bench.cluster.session import RaySession
 
-    with RaySession(compute, concurrency) as session, RayEngine(session, compute, places, has) as ray_engine:
+    with (
+        RaySession(compute, concurrency, store=places.store) as session,
+        RayEngine(session, compute, places, has) as ray_engine,
+    ):
         yield ray_engine, run_study_on_ray
+
+
+def _workplace(places: Places) -> Workplace:
+    from gkd_bench.data.shelf import cache_of
+
+    return Workplace(places.store, cache_of(open_store(places.store), places.cache))
 
 
 def with_pool_threads(execute: Execute, compute: Compute) -> Execute:

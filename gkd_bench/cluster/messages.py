@@ -22,6 +22,7 @@ class StageFailure:
         cause: one line, fit for a table; names the file of the traceback when the stage raised.
         attempts: times the stage was begun.
         origin: name of the failed stage that this one builds on; empty when the stage failed itself.
+        memory: whether a smaller batch may help: out of memory, or the worker group died of whatever it was.
     """
 
     key: str
@@ -29,6 +30,7 @@ class StageFailure:
     cause: str
     attempts: int = 0
     origin: str = ""
+    memory: bool = False
 
     def inherited(self, key: str, name: str) -> StageFailure:
         """The failure of a stage that builds on this one; however long the chain, it names the first cause."""

@@ -228,7 +228,7 @@ class StageQueue:
             self._settle(item, Outcome("stopped"))
         elif item.attempts > self._max_failures:
             cause = f"its worker group died {item.attempts} times (out of memory, or killed); see the workers' logs"
-            self._settle(item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts))
+            self._settle(item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts, memory=True))
         else:
             self._requeue(item)
 
@@ -306,6 +306,29 @@ class StageQueue:
                 self._requeue(item)
             else:
                 self._settle(item, StageFailure(key, str(item.node), "it stopped without being asked to"))
+            return True
+
+    def renew(self, group: str, key: str, lost: str) -> bool:
+        """A running stage found an input damaged or gone: compute the input again, then the stage.
+
+        Returns:
+            whether that is so; false when the stage is no longer the group's, when nobody here knows how to make the
+            input, or when it was tried often enough.
+        """
+        with self._lock:
+            item, above = self._held(group, key), self._items.get(lost)
+            if item is None or above is None or item.attempts > self._max_failures:
+                return False
+            self._groups[group].key = None
+            idle = [self._items[name] for name in above.dependants if self._items[name].status == "ready"]
+            for one in [item, *idle, *([above] if above.status == "settled" else [])]:
+                self._ready.pop(one.node.key, None)
+                one.status, one.result, one.running = "waiting", None, None
+                one.missing = {name for name in one.node.inputs.values() if name in self._items}
+                one.note("requeued")
+            for one in (above, item, *idle):
+                if one.status == "waiting":
+                    self._arm(one)
             return True
 
     def _group(self, group: str) -> _Group:

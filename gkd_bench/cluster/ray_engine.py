@@ -36,10 +36,10 @@ CLOSE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Places:
-    """Folders that every worker sees, and the stage runner's import path. See ``Workplace``."""
+    """Where every worker finds the store and the prepared domains, and the stage runner's import path. See ``Workplace``."""
 
-    store: Path
-    cache: Path
+    store: str | Path
+    cache: str | Path | None
     runner: str = STAGE_RUNNER
 
 
@@ -81,8 +81,8 @@ class RayEngine:
             group=name,
             kinds=None if pool.stages == "all" else pool.stages,
             runner=places.runner,
-            store=str(places.store.absolute()),
-            cache=str(places.cache.absolute()),
+            store=str(places.store),
+            cache=str(places.cache) if places.cache else None,
             threads=pool.cpus,
             gpus=pool.gpus,
         )
@@ -109,7 +109,7 @@ class RayEngine:
         resources = {"CPU": float(pool.cpus), **({"GPU": pool.gpus} if pool.gpus else {})}
         run: dict[str, Any] = {
             "name": f"{self.broker_name}-{plan.group}",
-            "storage_path": str(self.folder),
+            "storage_path": self.folder,
             "failure_config": FailureConfig(max_failures=-1),
             "logging_config": LoggingConfig(log_level="ERROR"),
             "callbacks": [Introduction(plan.broker, plan.group)],

@@ -11,18 +11,22 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from gkd_bench.cluster.broker import NAMESPACE
 from gkd_bench.config.schema import Compute
-from gkd_bench.errors import ClusterError
+from gkd_bench.errors import ClusterError, StoreError
+from gkd_bench.store.artefacts import is_remote, open_store
 
 TRIAL_CPUS = 0.1  # a trial only listens; a whole CPU each would starve the workers (two trials on two CPUs: for ever)
 OBJECT_STORE_BYTES = 256 * 2**20
 DASHBOARD_SECONDS = 20.0
+RUN_FOLDER_DAYS = 7
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -93,11 +97,30 @@ def ensure_dashboard(seconds: float) -> None:
             time.sleep(0.5)
 
 
+class _RunFolder:
+    """A folder of one run in the store. Removed at its end, with those of runs that died long ago."""
+
+    def __init__(self, store: str | Path) -> None:
+        self._blobs = open_store(store).blobs
+        self._name = f"ray/{time.time():.0f}-{uuid.uuid4().hex[:8]}"
+        self.address = f"{self._blobs.address}/{self._name}"
+
+    def remove(self) -> None:
+        before = time.time() - RUN_FOLDER_DAYS * 24 * 3600
+        with suppress(StoreError, OSError):
+            for name, _ in list(self._blobs.names("ray")):
+                born = name.split("/")[1].partition("-")[0]
+                if name.startswith(self._name) or (born.isdigit() and int(born) < before):
+                    self._blobs.delete(name)
+        if not is_remote(self._blobs.address):
+            shutil.rmtree(self.address, ignore_errors=True)
+
+
 class RaySession:
     """Joins a running Ray (``compute.address``, ``RAY_ADDRESS``) or starts one on this machine. A context manager."""
 
     def __init__(
-        self, compute: Compute, concurrency: int = 1, num_cpus: int | None = None, folder: Path | None = None
+        self, compute: Compute, concurrency: int = 1, num_cpus: int | None = None, store: str | Path | None = None
     ) -> None:
         """Nothing is started before the ``with`` block.
 
@@ -105,19 +128,21 @@ class RaySession:
             compute: address and pools.
             concurrency: trials that run at once.
             num_cpus: CPUs that a local Ray counts with; none = the machine's, or as many as the pools ask for if more.
-            folder: for Ray Train's and Tune's own files; on several nodes a shared one. None = a temporary folder.
+            store: address of the store, where Ray Train and Tune keep their own files when a cluster is joined, whose
+                nodes must all see them. None, and a local Ray: a temporary folder.
         """
-        self._compute, self._concurrency, self._num_cpus, self._given = compute, concurrency, num_cpus, folder
+        self._compute, self._concurrency, self._num_cpus = compute, concurrency, num_cpus
         self._address = compute.address or os.environ.get("RAY_ADDRESS")
+        self._shared = _RunFolder(store) if self._address and store else None
         self._started = False
-        self.folder = Path()
+        self.folder = ""
 
     def __enter__(self) -> Self:
         """Start or join. Raises ClusterError when a local Ray lacks what the pools need, or has no dashboard."""
         prepare_environment(local=self._address is None)
         import ray
 
-        self.folder = self._given or Path(tempfile.mkdtemp(prefix="gkd_bench_ray_"))
+        self.folder = self._shared.address if self._shared else tempfile.mkdtemp(prefix="gkd_bench_ray_")
         if not ray.is_initialized():
             self._start()
         try:
@@ -168,7 +193,9 @@ class RaySession:
         if self._started:
             ray.shutdown()
             self._started = False
-        if self._given is None:
+        if self._shared:
+            self._shared.remove()
+        else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __exit__(

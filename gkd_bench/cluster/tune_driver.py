@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,13 +24,13 @@ from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name
 from gkd_bench.cluster.tune_trial import StageTrial
 
 
-def make_tuner(searcher: StudySearcher, broker: str, folder: Path) -> tune.Tuner:
+def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
     """The Tune run of a study.
 
     Args:
         searcher: proposes the trials.
         broker: actor name of the broker that the trials listen to.
-        folder: for Tune's own files.
+        folder: address for Tune's own files.
     """
     study, job = searcher.study, searcher.job
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
@@ -50,7 +49,7 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: Path) -> tune.Tuner
         ),
         run_config=tune.RunConfig(
             name="tune-" + "".join(letter if letter.isalnum() else "-" for letter in study.name),
-            storage_path=str(folder),
+            storage_path=folder,
             failure_config=tune.FailureConfig(max_failures=2),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,

@@ -9,15 +9,16 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from gkd_bench.cluster.broker import Assignment, find_broker
 from gkd_bench.cluster.engine import Execute, load_runner
-from gkd_bench.cluster.failures import keep_traceback, stage_failure
-from gkd_bench.errors import ClusterError
+from gkd_bench.cluster.failures import is_lost_device, keep_traceback, stage_failure
+from gkd_bench.data.shelf import cache_of
+from gkd_bench.errors import ClusterError, LostArtefact, StoreUnavailable
 from gkd_bench.stages.monitor import Progress, Workplace
+from gkd_bench.store.artefacts import open_store
 from gkd_bench.store.node import StageNode
 
 TAKE_SECONDS = 20.0  # well below gloo's and NCCL's time-outs: idle ranks wait in a broadcast for this long
@@ -35,6 +36,8 @@ class WorkerPlan:
         group: name of the group, stable over restarts.
         kinds: stage kinds that the group serves; none = all.
         runner: import path of the stage runner.
+        store: address of the store.
+        cache: folder of prepared data on each machine; none = see ``cache_of``.
         threads: torch threads of each process.
         gpus: GPUs of each process.
     """
@@ -44,7 +47,7 @@ class WorkerPlan:
     kinds: tuple[str, ...] | None
     runner: str
     store: str
-    cache: str
+    cache: str | None
     threads: int
     gpus: float
 
@@ -94,15 +97,33 @@ def _run(node: StageNode, broker: Any, group: str, workplace: Workplace, execute
     try:
         with monitor if workplace.rank == 0 else nullcontext():
             result = execute(node, workplace, monitor)
+    except StoreUnavailable as error:  # not this stage's fault, and every other one would meet it too
+        ray.get(broker.give_up.remote(str(error)))
+        raise
     except Exception as error:
-        failure = stage_failure(node, error, workplace.store)
-        if ray.get(broker.finish.remote(group, node.key, failure)):  # the first rank to fail has the cause to keep
-            keep_traceback(node.key, error, workplace.store)
+        if is_lost_device(error):
+            raise  # the group is replaced, and its stage goes back to the queue
+        _report_failure(node, error, broker, group, workplace)
         if is_unusable_after_failure(workplace):
             raise
     else:
         if workplace.rank == 0:
             ray.get(broker.finish.remote(group, node.key, result))
+
+
+def _report_failure(node: StageNode, error: Exception, broker: Any, group: str, workplace: Workplace) -> None:
+    """Tell the broker; a damaged input is removed, so that it is computed again, and the stage after it."""
+    import ray
+
+    store = open_store(workplace.store)
+    if isinstance(error, LostArtefact) and error.key in node.inputs.values():
+        store.discard_corrupt(error.key)
+        if ray.get(broker.renew.remote(group, node.key, error.key)):
+            return
+    if ray.get(
+        broker.finish.remote(group, node.key, stage_failure(node, error))
+    ):  # the first rank has the cause to keep
+        keep_traceback(node.key, error, store)
 
 
 def is_unusable_after_failure(workplace: Workplace) -> bool:
@@ -141,8 +162,8 @@ def _broker_is_gone(plan: WorkerPlan) -> bool:
 
 def _workplace(plan: WorkerPlan, ranks: Ranks) -> Workplace:
     return Workplace(
-        store=Path(plan.store),
-        cache=Path(plan.cache),
+        store=plan.store,
+        cache=cache_of(open_store(plan.store), plan.cache),
         device=_device(plan.gpus),
         rank=ranks.rank,
         workers=ranks.count,

@@ -265,7 +265,12 @@ class Tracking(Block):
 class Storage(Block):
     """Where artefacts and prepared data are kept, and where tables go."""
 
-    root: str = ".gkd_store"
+    root: str = Field(
+        ".gkd_store", description="the store: a folder, on several machines a shared one, or s3://bucket/folder"
+    )
+    cache: str | None = Field(
+        None, description="prepared data on each machine; none = in the store, for s3:// in ~/.cache/gkd_bench"
+    )
     results: str = "results"
 
 

@@ -18,6 +18,7 @@ from gkd_bench.config.schema import EvaluateStage, Prepare, Volumes
 from gkd_bench.data.cache import PreparedDomain, open_prepared
 from gkd_bench.data.domain import DomainCard, Modality
 from gkd_bench.data.manifest import Manifest
+from gkd_bench.data.shelf import cache_of, fetch
 from gkd_bench.data.stacks import GREY_LEVELS
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.card import Exported, export_card, source_card
@@ -40,7 +41,7 @@ from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.report.extras import Student
 from gkd_bench.report.selection import LAST
 from gkd_bench.stages.models import load_network
-from gkd_bench.store.artefacts import open_store
+from gkd_bench.store.artefacts import Store, open_store
 from gkd_bench.store.node import StageNode
 
 FILES = {"onnx": ONNX_FILE, "pt2": PT2_FILE}
@@ -56,7 +57,7 @@ class Request:
         run: ``SWEEP[/SOURCE[/METHOD[/SEED]]]`` or the id of a run in MLflow.
         output: folder to write; none = ``exports/<sweep>-<source>-<method>-seed<k>``.
         results: folder of results, which holds MLflow's database.
-        store: folder of the store.
+        store: address of the store.
         uri: MLflow's tracking URI, where it is another.
         formats: any of ``onnx`` and ``pt2``.
         tolerance: largest difference of a probability from the network's that is accepted.
@@ -66,7 +67,7 @@ class Request:
     run: str
     output: Path | None = None
     results: Path = Path("results")
-    store: Path = Path(".gkd_store")
+    store: str | Path = ".gkd_store"
     uri: str | None = None
     formats: tuple[str, ...] = ("onnx", "pt2")
     tolerance: float = 1e-4
@@ -106,12 +107,12 @@ def export_run(request: Request, say: Callable[[str], None] = print) -> Path:
             computes. Nothing is left behind then.
     """
     _check(request)
-    choice = choose_training(read_wish(request.run, request.results, request.uri), request.store)
+    choice = choose_training(read_wish(request.run, request.results, request.uri), open_store(request.store))
     one = choice.candidate
     say(f"{choice.saved.name}/{one.source}/{one.method}/{one.seed}: {choice.why}")
     folder = request.output or default_folder(choice)
     with replaced_folder(folder) as aside:
-        trained = _open(choice, request.store)
+        trained = _open(choice, open_store(request.store))
         facts, found = _write_files(choice, trained, request, aside)
         for difference in found:
             say(str(difference))
@@ -139,15 +140,17 @@ def _check(request: Request) -> None:
     require_packages(*(package for name in request.formats for package in _PACKAGES[name]))
 
 
-def _open(choice: Choice, store_folder: Path) -> Trained:
+def _open(choice: Choice, store: Store) -> Trained:
     """Load what the choice names. Raises StoreError for what the store or its prepared data no longer have."""
-    one, store = choice.candidate, open_store(store_folder)
+    one = choice.candidate
     key = training_key(one)
     artefact = store.get(key)
     scored = [node for node in choice.saved.stages if node.kind == "evaluate" and node.inputs["model"] == key]
     node = next((node for node in choice.saved.stages if node.key == key), artefact.node)
     name, _, fingerprint = node.data["source"].partition("@")
-    domain = open_prepared(store_folder / "data", name, fingerprint)
+    cache = cache_of(store)
+    fetch(node.data["source"], cache, store)
+    domain = open_prepared(cache, name, fingerprint)
     handed = student(store, node, scored, choice.records)
     return Trained(
         node=node,

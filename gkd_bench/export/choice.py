@@ -15,6 +15,7 @@ from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.selection import RULES, Candidate, choose
 from gkd_bench.report.students import NO_METHOD
 from gkd_bench.report.tracking import ID_TAG, PARENT_ID, SWEEP_TAG
+from gkd_bench.store.artefacts import Store
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _PARTS = ("sweep", "source", "method", "seed")
@@ -79,12 +80,12 @@ def read_wish(text: str, results: Path, uri: str | None = None) -> Wish:
     return Wish(parts[0], source, method, None if seed is None else int(seed))
 
 
-def choose_training(wish: Wish, store: Path) -> Choice:
+def choose_training(wish: Wish, store: Store) -> Choice:
     """The training that is wished for; where several are left, the one the sweep's rule ranks first on validation.
 
     Args:
         wish: what was asked for.
-        store: folder of the store.
+        store: the store of its sweep.
 
     Raises:
         GkdBenchError: there is no such sweep, source, method or seed; says which there are.

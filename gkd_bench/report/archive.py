@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from gkd_bench.config.schema import SWEEP_NAME_PATTERN
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.frame import REFERENCES, Origin
-from gkd_bench.store.files import replace_file
+from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import encode_records, read_records
 
@@ -38,43 +39,51 @@ class SavedSweep:
     stages: tuple[StageNode, ...]
 
 
-def save_sweep(saved: SavedSweep, store: Path) -> Path:
-    """Write a sweep's records and origin, each replaced as a whole; the folder."""
-    folder = sweep_folder(store, saved.name)
-    folder.mkdir(parents=True, exist_ok=True)
+def save_sweep(saved: SavedSweep, store: Store) -> None:
+    """Write a sweep's records and origin, each replaced as a whole."""
     tree = {"origin": saved.origin.to_json(), "stages": [node.to_json() for node in saved.stages]}
-    replace_file(folder / RECORDS, encode_records(saved.records))
-    replace_file(folder / ORIGIN, json.dumps(tree, sort_keys=True, indent=1).encode())
-    return folder
+    store.blobs.write(sweep_file(saved.name, RECORDS), encode_records(saved.records))
+    store.blobs.write(sweep_file(saved.name, ORIGIN), json.dumps(tree, sort_keys=True, indent=1).encode())
 
 
-def load_sweep_records(name: str, store: Path) -> SavedSweep:
+def load_sweep_records(name: str, store: Store) -> SavedSweep:
     """Read a sweep's records and origin; no other sweep is looked at.
 
     Raises:
         GkdBenchError: there is no such sweep; names those that are there.
         StoreError: a record is broken.
     """
-    folder = sweep_folder(store, name)
+    known = is_sweep_name(name)
+    origin = store.blobs.read(sweep_file(name, ORIGIN)) if known else None
+    content = store.blobs.read(sweep_file(name, RECORDS)) if known else None
+    if origin is None or content is None:
+        there = finished_sweeps(store)
+        listed = f"there are {', '.join(there)}" if there else "there is none yet; run a sweep first"
+        raise GkdBenchError(f"no finished sweep {name!r} in {store.address}: {listed}")
     try:
-        tree = json.loads((folder / ORIGIN).read_bytes())
-        content = (folder / RECORDS).read_bytes()
-    except FileNotFoundError:
-        known = sorted(path.parent.name for path in (store / "sweeps").glob(f"*/{ORIGIN}"))
-        listed = f"there are {', '.join(known)}" if known else "there is none yet; run a sweep first"
-        raise GkdBenchError(f"no finished sweep {name!r} in {store}: {listed}") from None
+        tree = json.loads(origin)
     except ValueError as error:
-        raise GkdBenchError(
-            f"{folder / ORIGIN}: torn ({error}); run the sweep's command again, which trains nothing"
-        ) from None
-    records = tuple(read_records(content, str(folder / RECORDS)))
+        where = f"{store.address}/{sweep_file(name, ORIGIN)}"
+        raise GkdBenchError(f"{where}: torn ({error}); run the sweep's command again, which trains nothing") from None
+    records = tuple(read_records(content, f"{store.address}/{sweep_file(name, RECORDS)}"))
     stages = tuple(StageNode.from_json(node) for node in tree["stages"])
     return SavedSweep(name, records, Origin.from_json(tree["origin"]), stages)
 
 
-def sweep_folder(store: Path, name: str) -> Path:
-    """Where a sweep's journal, records and origin are kept."""
-    return store / "sweeps" / name
+def finished_sweeps(store: Store) -> list[str]:
+    """Names of the sweeps of a store that have a report."""
+    names = (name.split("/") for name, _ in store.blobs.names("sweeps"))
+    return sorted(parts[1] for parts in names if len(parts) == 3 and parts[2] == ORIGIN)
+
+
+def sweep_file(name: str, file: str) -> str:
+    """Where a file of a sweep, such as its records, is kept in a store."""
+    return f"sweeps/{name}/{file}"
+
+
+def is_sweep_name(name: str) -> bool:
+    """Whether a sweep may have that name, which is also the name of its folders."""
+    return re.fullmatch(SWEEP_NAME_PATTERN, name) is not None and ".." not in name
 
 
 # ---------------------------------------------------------------- several sweeps as one

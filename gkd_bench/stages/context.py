@@ -10,6 +10,7 @@ import torch
 
 from gkd_bench.config.schema import Block
 from gkd_bench.data.cache import PreparedDomain, TestImages, open_prepared
+from gkd_bench.data.shelf import fetch
 from gkd_bench.data.stress import StressBank, open_stress
 from gkd_bench.stages.monitor import Monitor, Workplace
 from gkd_bench.store.artefacts import Artefact, Store
@@ -74,7 +75,7 @@ class StageContext:
 
     def domain(self, role: str = "source") -> PreparedDomain:
         """The prepared domain in this role."""
-        name, _, fingerprint = self.node.data[role].partition("@")
+        name, fingerprint = self._fetched(role)
         return open_prepared(self.place.cache, name, fingerprint)
 
     def scored_images(self) -> TestImages:
@@ -83,8 +84,16 @@ class StageContext:
 
     def stress_bank(self) -> StressBank:
         """The stress bank of the source's validation images."""
-        name, _, fingerprint = self.node.data["stress"].partition("@")
+        self._fetched("source")
+        name, fingerprint = self._fetched("stress")
         return open_stress(self.place.cache, name, fingerprint)
+
+    def _fetched(self, role: str) -> tuple[str, str]:
+        """(name, fingerprint) of the prepared data in this role, which this machine has now."""
+        reference = self.node.data[role]
+        fetch(reference, self.place.cache, self.store)
+        name, _, fingerprint = reference.partition("@")
+        return name, fingerprint
 
     def input(self, role: str) -> Artefact:
         """The artefact of the stage in this role."""

@@ -45,15 +45,15 @@ class Workplace:
     """Where a stage runs: the same for all stages of a worker group.
 
     Attributes:
-        store: root folder of the artefact store.
-        cache: root folder of the prepared domains.
+        store: address of the artefact store, see ``open_store``.
+        cache: root folder of the prepared domains, on this machine.
         device: torch device string.
         rank: rank of this process in its group.
         workers: processes of the group; torch.distributed is initialised when more than one.
         threads: torch threads of this process.
     """
 
-    store: Path
+    store: str | Path
     cache: Path
     device: str = "cpu"
     rank: int = 0

@@ -11,23 +11,26 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gkd_bench.errors import StoreError
+from gkd_bench.errors import LostArtefact, StoreError
 from gkd_bench.store import packing
+from gkd_bench.store.blobs import Blobs, FolderBlobs, RemoteBlobs, disk_errors
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.packing import MANIFEST, RECORDS, TENSOR_SUFFIX, Draft, check_key, is_key
-from gkd_bench.store.records import read_records
+from gkd_bench.store.records import Log, RecordLog, read_records
+from gkd_bench.store.segments import SegmentLog
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Artefact", "Draft", "LocalStore", "Store", "open_store"]
+__all__ = ["Artefact", "Draft", "LocalStore", "ObjectStore", "Store", "open_store"]
 
 _log = logging.getLogger(__name__)
 _DEAD_AFTER_SECONDS = 24 * 3600.0
+MARKERS = "manifests"
 
 
 class Artefact:
@@ -111,6 +114,14 @@ class Store(ABC):
     digits, ``-`` and ``_`` raises StoreError everywhere.
     """
 
+    blobs: Blobs
+    """Where everything is kept; sweeps keep their records, and stages their checkpoints, beside the artefacts."""
+
+    @property
+    def address(self) -> str:
+        """What :func:`open_store` opens it with on another machine."""
+        return self.blobs.address
+
     # ------------------------------------------------------------ back end
 
     @abstractmethod
@@ -118,8 +129,8 @@ class Store(ABC):
         """Whether the artefact is published; one look-up, no file is read."""
 
     @abstractmethod
-    def keys(self, kind: str | None = None) -> Iterator[str]:
-        """Keys of all published artefacts (of one stage kind), sorted."""
+    def _keys(self) -> Iterator[str]:
+        """Keys of all published artefacts, sorted; one listing, no artefact is opened."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -127,7 +138,7 @@ class Store(ABC):
 
     @abstractmethod
     def removal(self, key: str) -> str:
-        """Shell command that removes an artefact; error messages of damaged ones give it to the user."""
+        """Command that removes an artefact; error messages of damaged ones give it to the user."""
 
     @abstractmethod
     def read_file(self, key: str, name: str) -> bytes | None:
@@ -138,18 +149,21 @@ class Store(ABC):
         """Make all files visible at once; False, with nothing changed, when the key is already published."""
 
     @abstractmethod
-    def _write_checkpoint(self, key: str, content: bytes) -> None:
-        """Replace the checkpoint at once and whole."""
-
-    @abstractmethod
-    def _read_checkpoint(self, key: str) -> bytes | None:
-        """Bytes of the checkpoint; None when there is none."""
-
-    @abstractmethod
-    def checkpoint_drop(self, key: str) -> None:
-        """Remove the checkpoint; does nothing when there is none."""
+    def log(self, name: str) -> Log:
+        """The append-only log of that name; one process at a time may append to it."""
 
     # ------------------------------------------------------------ artefacts
+
+    def keys(self, kind: str | None = None) -> Iterator[str]:
+        """Keys of all published artefacts, sorted; with ``kind``, one manifest is read per artefact."""
+        return (key for key in self._keys() if kind is None or self._kind(key) == kind)
+
+    def _kind(self, key: str) -> str | None:
+        """The artefact's kind; None when its manifest is damaged or was removed meanwhile."""
+        try:
+            return self.get(key, verify=False).kind
+        except StoreError:
+            return None
 
     def get(self, key: str, *, verify: bool = True) -> Artefact:
         """Open an artefact.
@@ -164,7 +178,7 @@ class Store(ABC):
         """
         manifest = self.read_file(check_key(key), MANIFEST)
         if manifest is None:
-            raise StoreError(f"artefact {key} is not in the store; run the sweep to compute it")
+            raise LostArtefact(key, f"artefact {key} is not in the store; run the sweep to compute it")
         artefact = Artefact(self, key, packing.read_manifest(manifest, key, self.removal(key)))
         problems = artefact.verify() if verify else []
         if problems:
@@ -216,11 +230,11 @@ class Store(ABC):
         Raises:
             StoreError: ``state`` holds anything else; every place is listed.
         """
-        self._write_checkpoint(check_key(key), packing.encode_checkpoint(state))
+        self.blobs.write(_checkpoint(key), packing.encode_checkpoint(state))
 
     def checkpoint_load(self, key: str) -> dict[str, Any] | None:
         """The last checkpoint, tensors on the CPU; None when there is none, or, with a warning, when it is damaged."""
-        content = self._read_checkpoint(check_key(key))
+        content = self.blobs.read(_checkpoint(key))
         if content is None:
             return None
         try:
@@ -229,20 +243,27 @@ class Store(ABC):
             _log.warning("checkpoint %s is damaged (%s); the stage starts again", key, error)
             return None
 
+    def checkpoint_drop(self, key: str) -> None:
+        """Remove the checkpoint; does nothing when there is none."""
+        self.blobs.delete(_checkpoint(key))
+
 
 class LocalStore(Store):
     """A store in a local or shared folder.
 
     ``<root>/artefacts/<key[:2]>/<key>/{manifest.json, <name>.safetensors, records.jsonl, ...}`` and
-    ``<root>/checkpoints/<key>.pt``. Everything is written in ``<root>/tmp`` and renamed into place; what dead processes
+    ``<root>/checkpoints/<key>.pt``. Artefacts are written in ``<root>/tmp`` and renamed into place; what dead processes
     left there is removed when a store is opened more than a day later.
     """
 
     def __init__(self, root: str | Path) -> None:
         """Open the store in folder ``root``, which is created when first written to."""
         self.root = Path(root)
+        self.blobs = FolderBlobs(self.root)
         self._temporary = self.root / "tmp"
-        _remove_leftovers(self._temporary, time.time() - _DEAD_AFTER_SECONDS)
+        dead = time.time() - _DEAD_AFTER_SECONDS
+        _remove_leftovers(self._temporary.glob("*"), dead)
+        _remove_leftovers((self.root / "checkpoints").glob(".*.tmp"), dead)
 
     def __repr__(self) -> str:
         """Class and folder."""
@@ -252,10 +273,10 @@ class LocalStore(Store):
         """Whether the artefact is published; one stat call."""
         return os.path.exists(self._folder(key) / MANIFEST)
 
-    def keys(self, kind: str | None = None) -> Iterator[str]:
-        """Keys of all published artefacts, sorted; with ``kind``, one manifest is read per artefact."""
+    def _keys(self) -> Iterator[str]:
+        """One stat call each."""
         for folder in sorted(self.root.glob("artefacts/??/*")):
-            if is_key(folder.name) and self.has(folder.name) and (kind is None or self._kind(folder.name) == kind):
+            if is_key(folder.name) and self.has(folder.name):
                 yield folder.name
 
     def delete(self, key: str) -> None:
@@ -268,21 +289,25 @@ class LocalStore(Store):
 
     def read_file(self, key: str, name: str) -> bytes | None:
         """Unverified bytes of one file of an artefact; None when it is missing."""
-        return _read(self._folder(key) / name)
+        try:
+            return (self._folder(key) / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
-    def checkpoint_drop(self, key: str) -> None:
-        """Remove the checkpoint; does nothing when there is none."""
-        self._checkpoint(key).unlink(missing_ok=True)
+    def log(self, name: str) -> Log:
+        """``<root>/<name>.jsonl``, one record a line; any number of processes of one machine may append."""
+        return RecordLog(self.root / f"{name}.jsonl")
 
     def _publish_files(self, key: str, files: Mapping[str, bytes]) -> bool:
         if self.has(key):
             return False
         draft = self._fresh_path(key)
         try:
-            for name, content in files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                (draft / name).write_bytes(content)
-            return self._move_into_place(draft, key)
+            with disk_errors(self.root):
+                for name, content in files.items():
+                    (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                    (draft / name).write_bytes(content)
+                return self._move_into_place(draft, key)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -301,44 +326,102 @@ class LocalStore(Store):
         os.rename(draft, final)
         return True
 
-    def _write_checkpoint(self, key: str, content: bytes) -> None:
-        temporary = self._fresh_path(key)
-        try:
-            temporary.write_bytes(content)
-            self._checkpoint(key).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, self._checkpoint(key))
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _read_checkpoint(self, key: str) -> bytes | None:
-        return _read(self._checkpoint(key))
-
     def _discard(self, folder: Path) -> None:
         trash = self._fresh_path(folder.name)
         with contextlib.suppress(FileNotFoundError):
             os.rename(folder, trash)
         shutil.rmtree(trash, ignore_errors=True)
 
-    def _kind(self, key: str) -> str | None:
-        """The artefact's kind; None when its manifest is damaged or was removed meanwhile."""
-        try:
-            return self.get(key, verify=False).kind
-        except StoreError:
-            return None
-
     def _fresh_path(self, key: str) -> Path:
-        self._temporary.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.root):
+            self._temporary.mkdir(parents=True, exist_ok=True)
         return self._temporary / f"{key}-{os.getpid()}-{uuid.uuid4().hex}"
 
     def _folder(self, key: str) -> Path:
         return self.root / "artefacts" / check_key(key)[:2] / key
 
-    def _checkpoint(self, key: str) -> Path:
-        return self.root / "checkpoints" / f"{check_key(key)}.pt"
+
+class ObjectStore(Store):
+    """A store on an object service: ``artefacts/<key>/<draft>/<name>`` and, put last, the marker ``manifests/<key>``.
+
+    Nothing is renamed there. Every publisher writes into a draft of its own; the marker is put with "only if there is none",
+    so that the first one wins, and tells the draft and holds the manifest. A listing reads markers alone. Drafts of publishers
+    that died are removed by ``gkd-bench store prune``.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        """The store in ``blobs``."""
+        self.blobs = blobs
+        self._drafts: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        """Class and address."""
+        return f"ObjectStore({self.address!r})"
+
+    def has(self, key: str) -> bool:
+        """Whether the artefact is published; one request."""
+        return self.blobs.exists(_marker(key))
+
+    def _keys(self) -> Iterator[str]:
+        """One request for a thousand of them."""
+        names = (name.removeprefix(f"{MARKERS}/") for name, _ in self.blobs.names(MARKERS))
+        return (name for name in names if is_key(name))
+
+    def delete(self, key: str) -> None:
+        """Remove an artefact: first its marker, then the files of the draft that it named."""
+        draft = self._draft_of(key)
+        self.blobs.delete(_marker(key))
+        if draft is not None:
+            for name, _ in list(self.blobs.names(f"artefacts/{key}/{draft}")):
+                self.blobs.delete(name)
+
+    def removal(self, key: str) -> str:
+        """The command that removes any artefact of any store."""
+        return f"gkd-bench store remove {key} --store {shlex.quote(self.address)}"
+
+    def read_file(self, key: str, name: str) -> bytes | None:
+        """Unverified bytes of one file of an artefact; None when it is missing."""
+        if name == MANIFEST:
+            return self._read_marker(key)
+        draft = self._drafts.get(check_key(key)) or self._draft_of(key)
+        return None if draft is None else self.blobs.read(f"artefacts/{key}/{draft}/{name}")
+
+    def log(self, name: str) -> Log:
+        """``<name>/``, segments of records; what one process appends lies in segments of its own."""
+        return SegmentLog(self.blobs, name)
+
+    def _publish_files(self, key: str, files: Mapping[str, bytes]) -> bool:
+        if self.has(key):
+            return False
+        draft = uuid.uuid4().hex
+        for name, content in files.items():
+            if name != MANIFEST:
+                self.blobs.write(f"artefacts/{key}/{draft}/{name}", content)
+        if self.blobs.create(_marker(key), draft.encode() + b"\n" + files[MANIFEST]):
+            return True
+        for name in files:
+            self.blobs.delete(f"artefacts/{key}/{draft}/{name}")
+        return False
+
+    def _read_marker(self, key: str) -> bytes | None:
+        content = self.blobs.read(_marker(key))
+        if content is None:
+            self._drafts.pop(key, None)
+            return None
+        draft, _, manifest = content.partition(b"\n")
+        self._drafts[key] = draft.decode("ascii", "replace")
+        return manifest
+
+    def _draft_of(self, key: str) -> str | None:
+        self._read_marker(key)
+        draft = self._drafts.get(key)
+        return draft if draft and is_key(draft) else None
 
 
 def open_store(url: str | Path) -> Store:
-    """The store at ``url``: a folder, as a path or a ``file://`` address. It is created when first written to.
+    """The store at ``url``: a folder, as a path or a ``file://`` address, or ``s3://bucket/folder``.
+
+    A folder is created when first written to. Nothing is asked of an object service yet.
 
     Raises:
         StoreError: another kind of address.
@@ -348,20 +431,30 @@ def open_store(url: str | Path) -> Store:
         return LocalStore(url)
     if scheme == "file":
         return LocalStore(rest)
-    raise StoreError(
-        f"store {url}: '{scheme}://' is not supported; give a folder (a path or file:///path), local or shared"
-    )
+    if scheme != "s3":
+        raise StoreError(
+            f"store {url}: '{scheme}://' is not supported; give a folder, local or shared, or s3://bucket/folder"
+        )
+    if not rest.strip("/"):
+        raise StoreError(f"store {url}: names no bucket; give s3://bucket/folder")
+    return ObjectStore(RemoteBlobs(str(url)))
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def is_remote(url: str | Path) -> bool:
+    """Whether a store's address is that of an object service, not a folder."""
+    return "://" in str(url) and not str(url).startswith("file://")
 
 
-def _remove_leftovers(folder: Path, before: float) -> None:
-    for path in folder.glob("*"):
+def _checkpoint(key: str) -> str:
+    return f"checkpoints/{check_key(key)}.pt"
+
+
+def _marker(key: str) -> str:
+    return f"{MARKERS}/{check_key(key)}"
+
+
+def _remove_leftovers(paths: Iterable[Path], before: float) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

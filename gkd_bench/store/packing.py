@@ -15,7 +15,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from gkd_bench.errors import StoreError
+from gkd_bench.errors import LostArtefact, StoreError
 from gkd_bench.store.node import StageNode, canonical_json
 from gkd_bench.store.records import encode_records
 
@@ -111,10 +111,10 @@ def file_problem(content: bytes | None, expected: Mapping[str, Any]) -> str | No
     return None
 
 
-def corrupt(key: str, name: str, problem: str, removal: str) -> StoreError:
+def corrupt(key: str, name: str, problem: str, removal: str) -> LostArtefact:
     """The error for a broken file of an artefact; ``removal``: shell command that removes the artefact."""
-    advice = "delete the artefact's folder and run the sweep again, which recomputes it"
-    return StoreError(f"artefact {key}, file {name}: {problem}; {advice}: {removal}")
+    advice = "delete the artefact and run the sweep again, which recomputes it"
+    return LostArtefact(key, f"artefact {key}, file {name}: {problem}; {advice}: {removal}")
 
 
 def sha256(content: bytes) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from gkd_bench.errors import StoreError
+from gkd_bench.store.blobs import disk_errors
 
 SCHEMA_VERSION = 1
 
@@ -50,6 +52,19 @@ def read_records(content: bytes, where: str = "records") -> list[Record]:
     return [_decode_line(line, where, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
+class Log(Protocol):
+    """An append-only log of records."""
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record, durably."""
+
+    def extend(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add records, durably and all at once."""
+
+    def read(self) -> list[Record]:
+        """All records, oldest first."""
+
+
 class RecordLog:
     """An append-only file of records, for any number of readers and writers of one machine (appends take a file lock).
 
@@ -69,6 +84,10 @@ class RecordLog:
         content = encode_records(records)
         if not content:
             return
+        with disk_errors(self.path.parent):
+            self._append(content)
+
+    def _append(self, content: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -77,9 +96,7 @@ class RecordLog:
             written = os.write(descriptor, content)
             if written != len(content):
                 os.ftruncate(descriptor, end)
-                raise StoreError(
-                    f"{self.path}: {written} of {len(content)} bytes could be written; free some disk space"
-                )
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 

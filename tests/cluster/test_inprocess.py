@@ -47,7 +47,7 @@ def test_failure_is_returned_and_does_not_stop_the_others(engine: InProcessEngin
         assert isinstance(results[key], StageError)
         assert "ValueError: NaN loss" in str(results[key])
     report = tmp_path / "failures" / f"{bad.key}.txt"
-    assert f"(traceback: {report})" in str(results[bad.key])
+    assert f"(traceback: failures/{bad.key}.txt in the store)" in str(results[bad.key])
     assert "fake_stages.py" in report.read_text() and "ValueError: NaN loss" in report.read_text()
     assert [path.name for path in report.parent.iterdir()] == [report.name]
 

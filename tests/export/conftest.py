@@ -130,7 +130,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     scores = [scoring(model, name, domains[name].reference) for model in models for name in domains]
     records = tuple(record for model in models for record in records_of(model, rng))
     origin = Origin(sources=(SOURCE,), targets=(SOURCE, TARGET), prepare=PREPARE.model_dump(mode="json"))
-    save_sweep(SavedSweep(SWEEP, records, origin, (*models, *scores)), store.root)
+    save_sweep(SavedSweep(SWEEP, records, origin, (*models, *scores)), store)
     keys = {(str(model.labels["method"]), model.seed): model.key for model in models}
     return Sweep(folder / "results", store.root, domains, keys)
 

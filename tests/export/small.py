@@ -105,7 +105,7 @@ def make_small(folder: Path, source: str, place: Catalogue, **evaluate: Any) -> 
         *({**base, **scored, "subject": name, "image": name, **score} for name in ("a", "b")),
     )
     origin = Origin(sources=(source,), targets=(source,), prepare=place.prepare.model_dump(mode="json"))
-    save_sweep(SavedSweep("small", records, origin, (model, scoring)), store.root)
+    save_sweep(SavedSweep("small", records, origin, (model, scoring)), store)
     lines: list[str] = []
     request = Request("small", folder / "model", folder / "results", store.root, tiles=4)
     return Small(export_run(request, lines.append), domain, network, stage, lines)

@@ -19,6 +19,7 @@ from gkd_bench.export.choice import Wish, choose_training, read_wish
 from gkd_bench.export.compare import differences, real_batches, require_close
 from gkd_bench.export.facts import Facts, from_properties, from_text
 from gkd_bench.export.model_file import open_model
+from gkd_bench.store.artefacts import open_store
 
 from .conftest import EVALUATE, METHODS, SOURCE, SWEEP, TARGET, TILE, Export, Sweep, network
 
@@ -149,7 +150,7 @@ def test_snippet_of_the_card_writes_a_mask(
     ],
 )
 def test_parts_that_are_left_out_are_chosen_by_validation(run: str, taken: tuple[str, int], sweep: Sweep) -> None:
-    one = choose_training(read_wish(run, sweep.results), sweep.store).candidate
+    one = choose_training(read_wish(run, sweep.results), open_store(sweep.store)).candidate
     assert (one.method, one.seed) == taken
 
 
@@ -168,7 +169,7 @@ def test_parts_that_are_left_out_are_chosen_by_validation(run: str, taken: tuple
 )
 def test_unknown_run_says_what_there_is(run: str, message: str, sweep: Sweep) -> None:
     with pytest.raises(GkdBenchError, match=message):
-        choose_training(read_wish(run, sweep.results), sweep.store)
+        choose_training(read_wish(run, sweep.results), open_store(sweep.store))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_run_of_mlflow_stands_for_its_training(sweep: Sweep, tmp_path: Path, mon
     monkeypatch.setattr(choice, "client_of", lambda backend: SimpleNamespace(get_run=lambda run_id: run))
     wish = read_wish(RUN_ID, tmp_path)
     assert wish == Wish(SWEEP, method="scratch", key=key)
-    taken = choose_training(wish, sweep.store)
+    taken = choose_training(wish, open_store(sweep.store))
     assert taken.candidate.model == key and taken.named
 
 

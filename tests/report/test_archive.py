@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.report.archive import ORIGIN, RECORDS, SavedSweep, load_sweep_records, merged, save_sweep, sweep_folder
+from gkd_bench.report.archive import ORIGIN, RECORDS, SavedSweep, load_sweep_records, merged, save_sweep, sweep_file
+from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.store.node import StageNode
 
@@ -40,24 +41,25 @@ def other_model(*methods: str) -> Any:
 
 def test_a_saved_sweep_is_read_back_equal(tmp_path: Path) -> None:
     saved = sweep("one")
-    folder = save_sweep(saved, tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == [ORIGIN, RECORDS]
-    assert load_sweep_records("one", tmp_path) == saved
+    store = LocalStore(tmp_path)
+    save_sweep(saved, store)
+    assert sorted(path.name for path in (tmp_path / "sweeps" / "one").iterdir()) == [ORIGIN, RECORDS]
+    assert load_sweep_records("one", store) == saved
 
 
 def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(GkdBenchError, match="run a sweep first"):
-        load_sweep_records("two", tmp_path)
-    save_sweep(sweep("one"), tmp_path)
+        load_sweep_records("two", LocalStore(tmp_path))
+    save_sweep(sweep("one"), LocalStore(tmp_path))
     with pytest.raises(GkdBenchError, match="there are one"):
-        load_sweep_records("two", tmp_path)
+        load_sweep_records("two", LocalStore(tmp_path))
 
 
 def test_a_torn_origin_says_what_to_do(tmp_path: Path) -> None:
-    save_sweep(sweep("one"), tmp_path)
-    (sweep_folder(tmp_path, "one") / ORIGIN).write_text('{"origin": ')
+    save_sweep(sweep("one"), LocalStore(tmp_path))
+    (tmp_path / sweep_file("one", ORIGIN)).write_text('{"origin": ')
     with pytest.raises(GkdBenchError, match="run the sweep's command again"):
-        load_sweep_records("one", tmp_path)
+        load_sweep_records("one", LocalStore(tmp_path))
 
 
 def test_a_single_sweep_is_left_as_it_is() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gkd_bench.report import tables
 from gkd_bench.report.archive import SavedSweep, load_sweep_records, save_sweep
+from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.cells import Table
 from gkd_bench.report.comparison import further_comparison
 from gkd_bench.report.contents import answer, file_tables, page_tables
@@ -171,8 +172,8 @@ def test_latex_is_well_formed(liver: SweepRecords, tmp_path: Path) -> None:
 
 def test_report_is_made_again_byte_for_byte_from_its_records_alone(tmp_path: Path) -> None:
     saved = SavedSweep("made_up", tuple(make_liver()), volumes_origin(), ())
-    save_sweep(saved, tmp_path)
-    again = load_sweep_records("made_up", tmp_path)
+    save_sweep(saved, LocalStore(tmp_path))
+    again = load_sweep_records("made_up", LocalStore(tmp_path))
     first = write_report(SweepRecords.from_dicts(again.records, again.origin), Extras(), tmp_path / "a")
     second = write_report(SweepRecords.from_dicts(again.records, again.origin), Extras(), tmp_path / "b")
     assert [path.read_bytes() for path in first.all()] == [path.read_bytes() for path in second.all()]

@@ -21,7 +21,7 @@ from gkd_bench.store.artefacts import Draft, LocalStore, Store, open_store
 from gkd_bench.store.node import StageNode
 
 ROOT = Path(__file__).parents[2]
-BACK_ENDS: dict[str, Callable[[Path], str]] = {"local": lambda folder: str(folder / "store")}
+BACK_ENDS = ("local", "s3")
 
 
 def node(seed: int = 0, kind: str = "teacher") -> StageNode:
@@ -38,9 +38,13 @@ def draft(value: float = 1.0) -> Draft:
     )
 
 
-@pytest.fixture(params=sorted(BACK_ENDS))
+@pytest.fixture(params=BACK_ENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return BACK_ENDS[request.param](tmp_path)
+    """Address of an empty store of every back end."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    address: str = request.getfixturevalue("s3_folder")
+    return address
 
 
 @pytest.fixture
@@ -399,7 +403,7 @@ def test_failed_checkpoint_write_keeps_the_old_one(local: LocalStore, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         local.checkpoint_save("abcdef", {"epoch": 2})
     assert local.checkpoint_load("abcdef") == {"epoch": 1}
-    assert list((local.root / "tmp").iterdir()) == []
+    assert [path.name for path in (local.root / "checkpoints").iterdir()] == ["abcdef.pt"]
 
 
 # ---------------------------------------------------------------- the local folder
@@ -456,8 +460,10 @@ def test_opening_a_store_writes_nothing(tmp_path: Path) -> None:
 
 def test_addresses(tmp_path: Path) -> None:
     assert isinstance(open_store(f"file://{tmp_path}"), LocalStore)
-    with pytest.raises(StoreError, match=r"s3://.*not supported.*folder"):
-        open_store("s3://bucket/store")
+    with pytest.raises(StoreError, match=r"ftp://.*not supported.*folder"):
+        open_store("ftp://host/store")
+    with pytest.raises(StoreError, match="names no bucket"):
+        open_store("s3://")
 
 
 def test_importing_and_looking_up_needs_no_torch(local: LocalStore) -> None:
