@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gkd_bench.cluster.search import Study
+from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.session import RaySession
 from gkd_bench.cluster.tune_search import Job, TrialStages, run_study_on_ray
 from gkd_bench.config.schema import Compute, Pool, Range, Search
@@ -86,14 +86,14 @@ def persistent_groups(session: RaySession, store: Path) -> Iterator[Any]:
 def measure_persistent(engine: Any, store: Path, trials: int, seconds: float) -> Cost:
     """A study of random search without early stopping, two trials at once, on one group of one worker."""
 
-    def make_nodes(params: Mapping[str, Any]) -> TrialStages:
-        stage = StageNode("distill", {"seconds": seconds, **params}, 0, {})
+    def make_nodes(trial: Trial) -> TrialStages:
+        stage = StageNode("distill", {"seconds": seconds, **trial.params}, 0, {})
         return TrialStages((stage,), stage.key)
 
     search = Search(sampler="random", scheduler="none", trials=trials, concurrency=2)
     study = Study(f"bench-{trials}", {"w": Range(low=0.0, high=1.0)}, search, 0, RecordLog(store / f"{trials}.jsonl"))
     begun = time.monotonic()
-    job = Job(make_nodes, lambda key: {"source_val": 0.0}, lambda key: (store / key).exists(), EPOCHS)
+    job = Job(make_nodes, lambda key: {"source_val": 0.0}, lambda key: {}, lambda key: (store / key).exists())
     run_study_on_ray(study, job, engine)
     return Cost("persistent group", trials, trials * seconds, time.monotonic() - begun)
 

@@ -118,6 +118,7 @@ def trial_records(sweep: Sweep, store: Store, study: StudyResult, trial: Finishe
         "method": study.method,
         "number": number,
         "params": json.dumps(dict(trial.params), sort_keys=True),
+        "halvings": trial.halvings,
         "state": trial.state,
         "value": trial.values.get(first),
         "objectives": json.dumps(dict(trial.values), sort_keys=True),

@@ -10,8 +10,8 @@ from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.launch import RunStudy
 from gkd_bench.cluster.objectives import best_of
 from gkd_bench.cluster.progress import SearchStatus
-from gkd_bench.cluster.search import FinishedTrial, Study
-from gkd_bench.cluster.tune_search import Job, TrialStages
+from gkd_bench.cluster.search import FinishedTrial, Study, Trial
+from gkd_bench.cluster.tune_search import METRIC, Job, TrialStages
 from gkd_bench.config.load import with_parameters
 from gkd_bench.config.schema import OBJECTIVES, Choice, Network, Range, Sweep
 from gkd_bench.errors import StageError
@@ -23,7 +23,6 @@ from gkd_bench.store.node import StageNode, content_hash
 from gkd_bench.store.records import Log
 
 SEARCH_PRIORITY, FINAL_PRIORITY = 10, 20
-Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,18 @@ class Conductor:
         done = sum(len(study.finished()) for study in studies)
         return SearchStatus(done, sum(study.size for study in studies), best, objective)
 
+    def kept(self) -> str:
+        """What there is of the sweep when it is stopped before its end."""
+        studies = self.results()
+        models, scores = final_graphs(self.sweep, self.planner, studies)
+        wanted = (models + scores + trial_scores(studies)).nodes
+        done = sum(self.store.has(node.key) for node in wanted)
+        begun = sum(self.store.blobs.exists(f"checkpoints/{node.key}.pt") for node in wanted)
+        ended = sum(len(study.finished()) for study in self.searches.values())
+        trials = f", {ended} of {sum(study.size for study in self.searches.values())} trials" if self.searches else ""
+        left = f"; {begun} stages go on from a checkpoint" if begun else ""
+        return f"Kept: {done} of {len(wanted)} stages of the final table{trials}{left}."
+
     # -- running
 
     def run(self, engine: Engine, run_study: RunStudy) -> SweepResult:
@@ -136,7 +147,7 @@ class Conductor:
             for trial in study.finished()
             if trial.state == "complete"
         ]
-        stages = [self._trial_stages(*key, trial.params) for key, trial in ended]
+        stages = [self._trial_stages(*key, trial) for key, trial in ended]
         return graph(node for one in stages if not self.store.has(one.last) for node in one.nodes)
 
     def _may_be_scored_plainly(self, node: StageNode) -> bool:
@@ -160,15 +171,21 @@ class Conductor:
 
     def _job(self, source: str, method: str) -> Job:
         return Job(
-            lambda parameters: self._trial_stages(source, method, parameters),
+            lambda trial: self._trial_stages(source, method, trial),
             final_values=lambda key: self._values(key, source, method),
+            history=self._history,
             has=self.store.has,
-            epochs=self.sweep.stages.distill.epochs,
             priority=SEARCH_PRIORITY,
         )
 
-    def _trial_stages(self, source: str, method: str, parameters: Parameters) -> TrialStages:
-        planner, seed = self._with(parameters), self.sweep.seeds[0]
+    def _history(self, key: str) -> dict[int, float]:
+        """Validation Dice of every epoch of a training that is in the store."""
+        records = self.store.get(key, verify=False).records()
+        epochs = (record for record in records if record["record"] == "epoch" and record.get(METRIC) is not None)
+        return {int(record["epoch"]): float(record[METRIC]) for record in epochs}
+
+    def _trial_stages(self, source: str, method: str, trial: Trial) -> TrialStages:
+        planner, seed = self._of_trial(trial), self.sweep.seeds[0]
         nodes = planner.candidate(method, source, seed, self.planner)
         return TrialStages(tuple(nodes), nodes[-1].inputs["model"])
 
@@ -188,9 +205,9 @@ class Conductor:
     def _result(self, source: str, method: str) -> StudyResult:
         study = self.searches[source, method]
         trials = tuple(study.finished())
-        stages = {trial.number: self._trial_stages(source, method, trial.params) for trial in trials}
+        stages = {trial.number: self._trial_stages(source, method, trial) for trial in trials}
         taken = self._take(study.front() if len(study.objectives) > 1 else trials, stages, source, method)
-        planner = self._with(taken.params) if taken else self.planner
+        planner = self._of_trial(taken) if taken else self.planner
         scores = self._trial_scores(source, method, trials, stages)
         return StudyResult(source, method, planner, trials, stages, taken.number if taken else None, scores)
 
@@ -217,14 +234,20 @@ class Conductor:
         seed, found = self.sweep.seeds[0], {}
         for trial in trials:
             if trial.state == "complete" and self.store.has(stages[trial.number].last):
-                chosen = self._with(trial.params)
+                chosen = self._of_trial(trial)
                 ruler = self.planner.with_student(chosen.sweep.networks.student)
                 nodes = ruler.scores(chosen.distill(method, source, seed), source, seed)
                 found[trial.number] = tuple(node for node in nodes if node.kind == "evaluate")
         return found
 
-    def _with(self, parameters: Parameters) -> Planner:
-        return self.planner.of(with_parameters(self.sweep, dict(parameters)))
+    def _of_trial(self, trial: Trial) -> Planner:
+        """The planner of a trial's parameters, with the batch that its memory allowed."""
+        sweep = with_parameters(self.sweep, dict(trial.params))
+        if trial.halvings:
+            batch = max(1, sweep.stages.distill.batch >> trial.halvings)
+            distill = sweep.stages.distill.model_copy(update={"batch": batch})
+            sweep = sweep.model_copy(update={"stages": sweep.stages.model_copy(update={"distill": distill})})
+        return self.planner.of(sweep)
 
 
 def _split(whole: Graph, kind: str) -> tuple[Graph, Graph]:
@@ -264,7 +287,7 @@ def open_study(sweep: Sweep, planner: Planner, source: str, method: str, journal
     name = f"{source}-{method}-{content_hash([scored, sweep.search.sampler, sweep.selection.rule])[:8]}"
     tree = sweep.dump()
     default = {path: value_at(tree, path) for path in space}
-    return Study(name, space, sweep.search, sweep.seeds[0], journal, default)
+    return Study(name, space, sweep.search, sweep.seeds[0], journal, default, sweep.stages.distill.epochs)
 
 
 def _anchor(item: Range | Choice) -> Any:

@@ -75,5 +75,9 @@ class StageError(GkdBenchError):
     """A stage failed. The message names the stage, its labels and the cause."""
 
 
+class OutOfMemory(StageError):
+    """A stage had too little memory, or its worker group died of it: a smaller batch may help."""
+
+
 class ClusterError(GkdBenchError):
     """The Ray session or a worker group could not be started or kept alive."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,16 +18,17 @@ from rich.console import Console
 
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
-from gkd_bench.errors import GkdBenchError, LeakError
+from gkd_bench.errors import ClusterError, GkdBenchError, LeakError, LostArtefact, StoreError
 
 if TYPE_CHECKING:
-    from gkd_bench.conduct import SweepResult
+    from gkd_bench.conduct import Conductor, SweepResult
     from gkd_bench.data.cache import PreparedDomain
     from gkd_bench.data.catalogue import Catalogue
     from gkd_bench.errors import DataError
     from gkd_bench.store.artefacts import Store
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
+RECOMPUTATIONS = 3  # of a sweep whose report finds damaged artefacts
 PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
 
 
@@ -65,46 +68,93 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """The story of the main job."""
-    loaded = load_sweep(arguments.file, arguments.profile, arguments.set)
-    sweep = named(loaded)
     from gkd_bench.store.artefacts import open_store
 
+    loaded = load_sweep(arguments.file, arguments.profile, arguments.set)
+    sweep = named(loaded)
     store = open_store(sweep.storage.root)
-    domains = prepare(sweep, store, arguments.allow_missing, console, dry=arguments.plan)
-
-    from gkd_bench.conduct import Conductor
-    from gkd_bench.plan import Planner
-
-    conductor = Conductor(sweep, Planner(sweep, domains.references, domains.banks), store)
     if arguments.plan:
         from gkd_bench.preview import plan_table, preview
 
-        console.print(plan_table(preview(conductor)))
+        domains = prepare(sweep, store, arguments.allow_missing, console, dry=True)
+        console.print(plan_table(preview(conductor_of(sweep, store, domains))))
         return 0
-    result = conductor.finished()
-    if result is None:
-        from gkd_bench.cluster.launch import open_engine
-        from gkd_bench.cluster.progress import LiveView
-        from gkd_bench.cluster.ray_engine import Places
+    with owned(sweep, store, console):
+        domains = prepare(sweep, store, arguments.allow_missing, console)
+        for _ in range(RECOMPUTATIONS):
+            result = trained(sweep, store, domains, console)
+            try:
+                show(sweep, store, domains, result, command_line(arguments), console)
+                break
+            except LostArtefact as error:
+                store.discard_corrupt(error.key)
+                console.print(f"[yellow]computed again[/yellow] {error}", highlight=False, soft_wrap=True)
+        else:
+            raise StoreError(f"{sweep.storage.root}: artefacts come out damaged again and again; check its disk")
+    return EXIT_FAILED_STAGES if result.failures else 0
 
-        places = Places(sweep.storage.root, sweep.storage.cache)
+
+@contextmanager
+def owned(sweep: Sweep, store: Store, console: Console) -> Iterator[None]:
+    """Hold the sweep: no other driver runs it meanwhile. Raises ClusterError when another one does, or has taken it."""
+    from gkd_bench.store.ownership import Ownership
+
+    reasons: list[str] = []
+
+    def lost(reason: str) -> None:
+        reasons.append(reason)
+        os.kill(os.getpid(), signal.SIGTERM)  # the main thread stops as it does for Ctrl-C
+
+    try:
+        with Ownership(store.blobs, sweep.name, lost, say=lambda text: console.print(text, soft_wrap=True)):
+            yield
+    except KeyboardInterrupt:
+        if reasons:
+            raise ClusterError(f"{reasons[0]}; this driver has stopped") from None
+        raise
+
+
+def conductor_of(sweep: Sweep, store: Store, domains: Domains) -> Conductor:
+    """What asks for the sweep's stages."""
+    from gkd_bench.conduct import Conductor
+    from gkd_bench.plan import Planner
+
+    return Conductor(sweep, Planner(sweep, domains.references, domains.banks), store)
+
+
+def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> SweepResult:
+    """Everything that the sweep asks for, computed where the store does not have it yet."""
+    conductor = conductor_of(sweep, store, domains)
+    result = conductor.finished()
+    if result is not None:
+        console.print("Everything is in the store already: nothing to train.")
+        return result
+    from gkd_bench.cluster.launch import open_engine
+    from gkd_bench.cluster.progress import LiveView
+    from gkd_bench.cluster.ray_engine import Places
+
+    places = Places(sweep.storage.root, sweep.storage.cache)
+    try:
         with (
-            open_engine(sweep.compute, places, conductor.store.has, sweep.search.concurrency) as (engine, run_study),
+            open_engine(sweep.compute, places, store.has, sweep.search.concurrency) as (engine, run_study),
             LiveView(engine.snapshot, conductor.status, console),
         ):
             _interrupt_on_terminate()  # Ray puts its own handler there when it starts
-            result = conductor.run(engine, run_study)
-    else:
-        console.print("Everything is in the store already: nothing to train.")
+            return conductor.run(engine, run_study)
+    except KeyboardInterrupt:
+        console.print(conductor.kept(), highlight=False, soft_wrap=True)
+        raise
 
+
+def show(sweep: Sweep, store: Store, domains: Domains, result: SweepResult, command: str, console: Console) -> None:
+    """What failed, and the report. Raises LostArtefact when something that it reads is gone or damaged."""
     from gkd_bench.publish import origin_of, publish
 
     for stage, cause in [*result.failures.items(), *failed_trials(result)]:
         console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
     stacked = any(statement.get("slices") is not None for statement in domains.statements)
-    origin = origin_of(sweep, domains.references, domains.factors, result, command_line(arguments), stacked)
-    publish(sweep, conductor.store, result, origin, domains.missing, console, domains.statements)
-    return EXIT_FAILED_STAGES if result.failures else 0
+    origin = origin_of(sweep, domains.references, domains.factors, result, command, stacked)
+    publish(sweep, store, result, origin, domains.missing, console, domains.statements)
 
 
 def failed_trials(result: SweepResult) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gkd_bench.errors import StageError
+from gkd_bench.errors import OutOfMemory, StageError
 from gkd_bench.stages.monitor import Outcome, Progress
 
 EventKind = Literal["queued", "started", "progress", "requeued", "settled"]
@@ -40,7 +40,8 @@ class StageFailure:
 
     def error(self) -> StageError:
         """The failure as an exception."""
-        return StageError(f"{self.name} (key {self.key}) failed: {self.cause}")
+        kind = OutOfMemory if self.memory else StageError
+        return kind(f"{self.name} (key {self.key}) failed: {self.cause}")
 
 
 @dataclass(frozen=True)

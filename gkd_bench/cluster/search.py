@@ -1,7 +1,11 @@
 """Search of loss weights without Ray: Optuna's ask and tell, with a journal that survives every crash.
 
-One study per source domain and method. A proposal is a function of (seed, trial number, what was told and asked before):
+One study per source domain and method. A proposal is a function of (seed, trial number, what the sampler was told before):
 the sampler is seeded anew for every trial, so that a restarted study proposes what the interrupted one would have.
+
+In fixed order (``search.order``) what is known about trial n is decided by numbers, not by time: trials up to n -
+``concurrency`` have ended, and those alone are told to the sampler before it proposes n, and compared with n by ASHA.
+Results that arrive earlier wait in the journal for their turn.
 
 A trial has a value for each objective of the search. With several of them no trial is the best one: what stays is the front
 of those that no other trial beats, and choosing from it is not this module's business. The epochs of a trial are those of
@@ -17,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from gkd_bench.cluster.halving import rungs, stopped_at
 from gkd_bench.cluster.objectives import best_of, sign, undominated
 from gkd_bench.config.schema import Choice, Range, Search
 from gkd_bench.store.node import content_hash
@@ -51,11 +56,13 @@ class Trial:
         number: counted from 0 in its study.
         params: dotted path -> value.
         epochs: epoch -> validation Dice; of a proposed trial, those of an earlier run that did not end.
+        halvings: how often its batch was halved, since it ran out of memory.
     """
 
     number: int
     params: Mapping[str, Value]
     epochs: Mapping[int, float] = field(default_factory=dict)
+    halvings: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Study:
         seed: int,
         journal: Journal,
         default: Mapping[str, Value] | None = None,
+        epochs: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A study with the history that its journal holds.
@@ -97,12 +105,15 @@ class Study:
             journal: history; several studies may share one.
             default: the sweep's own values of the same paths. Trial 0, when they fit the space; of a grid, when they are
                 one of its points.
+            epochs: of a trial's training; 0 = no trial is stopped early.
             clock: seconds; ``settings.minutes`` counts from the first trial that this object proposes. Time that ran out
                 stays so in the journal, until more trials or more minutes are asked for.
         """
         self.name, self.settings = name, settings
         self._space, self._seed, self._journal, self._clock = dict(sorted(space.items())), seed, journal, clock
         self.objectives: tuple[str, ...] = settings.objectives
+        halving = settings.scheduler == "asha" and epochs > 0
+        self._rungs = rungs(settings.grace_epochs, settings.reduction, epochs) if halving else []
         self._space_hash = _space_hash(self._space, self.objectives)
         self._distributions = {path: _distribution(item) for path, item in self._space.items()}
         self._default = dict(default or {}) if _fits(self._space, default or {}) else None
@@ -112,8 +123,10 @@ class Study:
         self._time_over = False
         self._finished: dict[int, FinishedTrial] = {}
         self._open: dict[int, optuna.Trial] = {}
+        self._untold: dict[int, optuna.Trial] = {}  # ended, and not yet told to the sampler
         self._epochs: dict[int, dict[int, float]] = {}
         self._again: list[Trial] = []
+        self._halvings: dict[int, int] = {}
         self._restore()
 
     # ------------------------------------------------------------ proposing
@@ -135,12 +148,23 @@ class Study:
         """Trials proposed so far, those of earlier runs included; also the next trial's number."""
         return len(self._finished) + len(self._open)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the next trial can only be proposed when one that is open has ended."""
+        last = self._begun - self.settings.concurrency
+        late = self.settings.order == "fixed" and any(number <= last for number in self._open)
+        return late and not self._again and self._begun < self.size
+
+    def _counts(self, other: int, number: int) -> bool:
+        """Whether a trial counts for another one: always in order of arrival, else when it is ``concurrency`` before it."""
+        return self.settings.order == "arrival" or other <= number - self.settings.concurrency
+
     def ask(self) -> Trial | None:
-        """The next trial: interrupted ones first; none when all were proposed or the time is over."""
+        """The next trial: interrupted ones first; none when all were proposed, the time is over, or the study ``waits``."""
         self._started = self._clock() if self._started is None else self._started
         if self._again:
             return self._again.pop(0)
-        if self._begun >= self.size:
+        if self._begun >= self.size or self.waits:
             return None
         if self._late():
             self._end()
@@ -160,6 +184,7 @@ class Study:
         self._write("study_end", trials=self.settings.trials, minutes=self.settings.minutes)
 
     def _propose(self, number: int) -> Trial:
+        self._tell_sampler(number)
         self._study.sampler = _sampler(self.settings, int(content_hash([self._seed, number])[:8], 16))
         if fixed := self._fixed_point(number):
             self._study.enqueue_trial(dict(fixed))
@@ -199,32 +224,76 @@ class Study:
 
     def _note(self, trial: optuna.Trial, epoch: int, value: float) -> None:
         self._epochs.setdefault(trial.number, {})[epoch] = value
-        if self._epochs_are_the_objective:
+        if self._epochs_are_the_objective and self.settings.order == "arrival":
             trial.report(value, epoch)
+
+    def stops(self, number: int, epoch: int) -> bool:
+        """Whether ASHA stops an open trial at an epoch that it has reported."""
+        value = self._epochs.get(number, {}).get(epoch)
+        return value is not None and self.stopped_at(number, {epoch: value}) is not None
+
+    def stopped_at(self, number: int, epochs: Mapping[int, float]) -> int | None:
+        """The first of a trial's epochs at which ASHA stops it, or none."""
+        rivals = [one for n, one in self._epochs.items() if n != number and self._counts(n, number)]
+        return stopped_at(epochs, rivals, self._rungs, self.settings.reduction)
+
+    def halve(self, number: int) -> bool:
+        """Propose an open trial that ran out of memory again, with half the batch; false when it was tried often enough."""
+        done = self._halvings.get(number, 0)
+        if done >= self.settings.memory_retries:
+            return False
+        self._halvings[number] = done + 1
+        self._epochs.pop(number, None)
+        self._write("trial_halved", number=number, halvings=done + 1)
+        self._again.append(Trial(number, dict(self._open[number].params), {}, done + 1))
+        return True
 
     @property
     def _epochs_are_the_objective(self) -> bool:
         """Whether Optuna may see epochs: it compares pruned trials by them, in the direction of its one objective."""
         return self.objectives == ("source_val",)
 
-    def tell(self, number: int, state: TrialState, values: Values | None = None, cause: str = "") -> FinishedTrial:
+    def tell(
+        self,
+        number: int,
+        state: TrialState,
+        values: Values | None = None,
+        cause: str = "",
+        epochs: Mapping[int, float] | None = None,
+    ) -> FinishedTrial:
         """End an open trial. A complete trial without a finite value of every objective counts as failed.
 
         Values of a trial that is not complete, and of what is no objective of this study, are left out. Failures do not
-        end a study.
+        end a study. ``epochs``: all that there are; they replace what was reported, of which a crash may have lost some.
         """
+        for epoch, value in sorted((epochs or {}).items()):
+            if self._epochs.get(number, {}).get(epoch) != value:
+                self._epochs.get(number, {}).pop(epoch, None)
+                self.report(number, epoch, value)
         measured, flaws = self._measured(values or {})
         if state == "complete" and flaws:
             state, cause = "failed", cause or "; ".join(flaws)
         if state != "complete":
             measured = {}
         trial = self._open.pop(number)
-        self._study.tell(trial, list(measured.values()) or None, _optuna_state(state))
-        done = FinishedTrial(number, dict(trial.params), self._epochs.get(number, {}), state, measured, cause)
+        halvings = self._halvings.get(number, 0)
+        done = FinishedTrial(number, dict(trial.params), self._epochs.get(number, {}), halvings, state, measured, cause)
         self._finished[number] = done
+        self._untold[number] = trial
+        if self.settings.order == "arrival":
+            self._tell_sampler(self._begun)
         fields = {VALUE + name: value for name, value in measured.items()}
         self._write("trial_end", number=number, state=state, cause=cause, **fields)
         return done
+
+    def _tell_sampler(self, number: int) -> None:
+        """Tell Optuna the ended trials that count for a trial, in their order."""
+        for ended in sorted(n for n in self._untold if self._counts(n, number)):
+            trial, done = self._untold.pop(ended), self._finished[ended]
+            if self._epochs_are_the_objective and self.settings.order == "fixed":
+                for epoch, value in sorted(done.epochs.items()):
+                    trial.report(value, epoch)
+            self._study.tell(trial, list(done.values.values()) or None, _optuna_state(done.state))
 
     def _measured(self, values: Values) -> tuple[dict[str, float], list[str]]:
         """The finite values of the objectives, in their order, and what is wrong with the others."""
@@ -261,16 +330,23 @@ class Study:
         """
         mine = [r for r in self._journal.read() if (r.get("study"), r.get("space")) == (self.name, self._space_hash)]
         self._time_over = any(r["record"] == "study_end" and self._asks_no_more_than(r) for r in mine)
-        for past in self._past(mine):
-            if isinstance(past, FinishedTrial):
+        trials = list(self._past(mine))
+        for past in trials:
+            self._epochs[past.number] = dict(past.epochs)
+            self._halvings |= {past.number: past.halvings} if past.halvings else {}
+            if isinstance(past, FinishedTrial) and self._counts(past.number, len(trials)):
                 self._study.add_trial(self._frozen(past))
                 self._finished[past.number] = past
-            else:
-                self._study.enqueue_trial(dict(past.params))
-                self._begin()
-                for epoch, value in past.epochs.items():
-                    self._note(self._open[past.number], epoch, value)
-                self._again.append(past)
+                continue
+            self._study.enqueue_trial(dict(past.params))
+            self._begin()
+            if isinstance(past, FinishedTrial):
+                self._finished[past.number] = past
+                self._untold[past.number] = self._open.pop(past.number)
+                continue
+            for epoch, value in past.epochs.items():
+                self._note(self._open[past.number], epoch, value)
+            self._again.append(past)
 
     def _asks_no_more_than(self, end: Mapping[str, Any]) -> bool:
         """Whether trials and minutes are within those of a run whose time was over."""
@@ -281,15 +357,22 @@ class Study:
         """The trials of the study's records, by number."""
         starts = {r["number"]: r for r in mine if r["record"] == "trial_start"}
         ends = {r["number"]: r for r in mine if r["record"] == "trial_end"}
+        halvings: dict[int, int] = {}
+        epochs: dict[int, dict[int, float]] = {}
+        for record in mine:
+            if record["record"] == "trial_epoch":
+                epochs.setdefault(record["number"], {})[record["epoch"]] = record["value"]
+            elif record["record"] == "trial_halved":
+                halvings[record["number"]] = record["halvings"]
+                epochs.pop(record["number"], None)
         for number in sorted(starts):
             params = {path: starts[number][PARAM + path] for path in self._space}
-            epochs = {r["epoch"]: r["value"] for r in mine if r["record"] == "trial_epoch" and r["number"] == number}
-            end = ends.get(number)
+            past, halved, end = epochs.get(number, {}), halvings.get(number, 0), ends.get(number)
             if end is None:
-                yield Trial(number, params, epochs)
+                yield Trial(number, params, past, halved)
             else:
                 values = {name: end[VALUE + name] for name in self.objectives if end["state"] == "complete"}
-                yield FinishedTrial(number, params, epochs, end["state"], values, end["cause"])
+                yield FinishedTrial(number, params, past, halved, end["state"], values, end["cause"])
 
     def _frozen(self, trial: FinishedTrial) -> optuna.trial.FrozenTrial:
         from optuna.trial import create_trial

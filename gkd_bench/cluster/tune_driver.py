@@ -1,4 +1,4 @@
-"""The driver's side of Ray Tune: a searcher around the study, and ASHA. Import only inside an open Ray session.
+"""The driver's side of Ray Tune: a searcher and a scheduler around the study. Import only inside an open Ray session.
 
 The driver submits a trial's stages when it proposes the trial, and takes them back when ASHA stops it: a worker is free at
 once, and a trial that Tune has not started yet loses no time. Population-based training is not offered: it needs Tune's own
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.session import TRIAL_CPUS
-from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name
+from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name, tell_stored
 from gkd_bench.cluster.tune_trial import StageTrial
 
 
@@ -32,7 +31,7 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
         broker: actor name of the broker that the trials listen to.
         folder: address for Tune's own files.
     """
-    study, job = searcher.study, searcher.job
+    study = searcher.study
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     beside_driver = {"CPU": TRIAL_CPUS, f"node:{node}": 0.001}  # not on a node that may be reclaimed
     place = tune.PlacementGroupFactory([beside_driver])
@@ -41,8 +40,8 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
         param_space={"broker": broker},
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=make_scheduler(study, job),
-            num_samples=study.remaining,
+            scheduler=StudyScheduler(searcher),
+            num_samples=-1,  # the searcher says when the study has ended
             max_concurrent_trials=study.settings.concurrency,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -57,31 +56,23 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
     )
 
 
-def make_scheduler(study: Study, job: Job) -> ASHAScheduler | FIFOScheduler:
-    """ASHA over epochs, its rungs filled with the trials of earlier runs; or no early stopping.
-
-    ASHA compares ``job.metric`` of the watched stage's epochs, not the study's objectives: with several of them a trial
-    that its validation Dice disqualifies is stopped, however good it might have been in the others.
+class StudyScheduler(FIFOScheduler):
+    """Stops the trials that the study stops, on the epochs of the watched stage. Ray's own ASHA forgets its rungs at a
+    restart (ray#30838) and counts what happens to have arrived; the study remembers, and in fixed order decides alike.
     """
-    settings = study.settings
-    if settings.scheduler == "none" or settings.grace_epochs >= job.epochs:
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        metric="metric",
-        mode="max",
-        max_t=job.epochs,
-        grace_period=settings.grace_epochs,
-        reduction_factor=settings.reduction,
-        stop_last_trials=False,
-    )
-    for trial in study.finished():
-        past: Any = SimpleNamespace(trial_id=f"past-{trial.number}")
-        nobody: Any = None
-        scheduler.on_trial_add(nobody, past)
-        for epoch, value in sorted(trial.epochs.items()):
-            scheduler.on_trial_result(nobody, past, {"epoch": epoch, "metric": value})
-    return scheduler
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        """Hear an epoch before the searcher does; whether the trial goes on."""
+        stop = self._searcher.stops(str(trial.trial_id), result)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its settings for ``Tuner.restore``, which is never used."""
+        return {"restored": False}
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,11 @@ class _Open:
 
     trial: Trial
     requester: str
-    keys: tuple[str, ...]
+    stages: TrialStages
+
+    @property
+    def keys(self) -> list[str]:
+        return [node.key for node in self.stages.nodes]
 
 
 class StudySearcher(Searcher):
@@ -104,28 +99,40 @@ class StudySearcher(Searcher):
         self._interrupted = False
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial that has to run; those whose result is in the store are told right here."""
+        """The next trial that has to run; those whose result is in the store are told right here. None: not now."""
         while not self._interrupted and (trial := self.study.ask()) is not None:
-            stages = self.job.make_nodes(trial.params)
-            if self.job.has(stages.last):
-                self.study.tell(trial.number, "complete", self.job.final_values(stages.last))
+            stages = self.job.make_nodes(trial)
+            if tell_stored(self.study, trial, stages, self.job):
                 continue
             requester = requester_name(self.study, trial)
             self._engine.submit(stages.nodes, self.job.priority, requester)
-            self._open[trial_id] = _Open(trial, requester, tuple(node.key for node in stages.nodes))
+            self._open[trial_id] = _Open(trial, requester, stages)
             return {
                 "watched": stages.watched,
                 "last": stages.last,
                 "metric": self.job.metric,
                 "seen": self._seen(trial, stages),
             }
-        return Searcher.FINISHED
+        return None if self._may_go_on() else Searcher.FINISHED
+
+    def _may_go_on(self) -> bool:
+        """Whether the study may have another trial when one of the open ones has ended."""
+        retries = self.study.settings.memory_retries > 0 and bool(self._open)
+        return not self._interrupted and (self.study.waits or retries)
 
     def _seen(self, trial: Trial, stages: TrialStages) -> dict[str, float]:
         """Epochs of an interrupted run; none when its training is over, which ASHA must not stop any more."""
         if self.job.has(stages.watched):
             return {}
-        return {str(epoch): value for epoch, value in trial.epochs.items() if epoch < self.job.epochs}
+        return {str(epoch): value for epoch, value in trial.epochs.items()}
+
+    def stops(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether an epoch, which the study may not have heard of yet, is the last one of a trial."""
+        work = self._open.get(trial_id)
+        if work is None or "metric" not in result or result.get("done"):
+            return False
+        self.on_trial_result(trial_id, result)
+        return self.study.stops(work.trial.number, result["epoch"])
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch of a trial."""
@@ -142,18 +149,21 @@ class StudySearcher(Searcher):
         self.on_trial_result(trial_id, result)
         del self._open[trial_id]
         self._engine.cancel(work.keys, work.requester)
-        self._tell(work, "died" if error else result.get("state", "cut"), result.get("cause", ""))
+        self._tell(work, "died" if error else result.get("state", "cut"), result)
 
-    def _tell(self, work: _Open, state: str, cause: str) -> None:
-        number, last = work.trial.number, work.keys[-1]
-        if state in ("done", "cached") or (state == "cut" and self.job.has(last)):  # stopped too late to save anything
-            self.study.tell(number, "complete", self.job.final_values(last))
-        elif state == "cut":
-            self.study.tell(number, "pruned")
-        elif state in ("failed", "died"):
-            self.study.tell(number, "failed", cause=cause or "the trial's process died; see Ray's session folder")
-        else:  # "stopped", "fatal": the sweep is ending; the trial stays open in the journal
+    def _tell(self, work: _Open, state: str, result: Mapping[str, Any]) -> None:
+        study, number = self.study, work.trial.number
+        if state in ("stopped", "fatal"):  # the sweep is ending; the trial stays open in the journal
             self._interrupted = True
+        elif state in ("done", "cached"):
+            tell_stored(study, work.trial, work.stages, self.job)
+        elif state == "cut":
+            late = study.settings.order == "arrival"  # too late to save anything
+            if not (late and tell_stored(study, work.trial, work.stages, self.job)):
+                study.tell(number, "pruned")
+        elif not (result.get("memory") and study.halve(number)):
+            cause = result.get("cause") or "the trial's process died; see Ray's session folder"
+            study.tell(number, "failed", cause=cause)
 
     def withdraw(self) -> None:
         """Take back the stages of trials that were cut off; they stay open in the journal."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gkd_bench.cluster.engine import Engine, HasKey
-from gkd_bench.cluster.search import Study, Trial, Value, Values
-from gkd_bench.errors import ClusterError, StageError
+from gkd_bench.cluster.search import Study, Trial, Values
+from gkd_bench.errors import ClusterError, OutOfMemory, StageError
 from gkd_bench.stages.monitor import Progress
 from gkd_bench.store.node import StageNode
 
@@ -40,8 +40,9 @@ class TrialStages:
         return self.nodes[-1].key
 
 
-MakeStages = Callable[[Mapping[str, Value]], TrialStages]
+MakeStages = Callable[[Trial], TrialStages]
 FinalValues = Callable[[str], Values]
+History = Callable[[str], Mapping[int, float]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Job:
     """What the trials of a study do.
 
     Attributes:
-        make_nodes: parameters -> the trial's stages.
+        make_nodes: trial -> its stages, by its parameters and halvings.
         final_values: key of a trial's last stage, which the store has -> objective -> value. The values of every
             complete trial come from here, so that a cached trial and a trained one count the same.
+        history: key of a watched stage that the store has -> epoch -> metric.
         has: whether the store has a key.
-        epochs: epochs of the watched stage.
         metric: name in the watched stage's ``Progress.metrics``; what ASHA compares, larger is better, whatever the
             study's objectives are: they are only known when a trial has ended.
         priority: of the trials' stages in the queue.
@@ -61,8 +62,8 @@ class Job:
 
     make_nodes: MakeStages
     final_values: FinalValues
+    history: History
     has: HasKey
-    epochs: int
     metric: str = METRIC
     priority: int = 0
 
@@ -72,27 +73,56 @@ def requester_name(study: Study, trial: Trial) -> str:
     return f"{study.name}/trial {trial.number}"
 
 
+def tell_stored(study: Study, trial: Trial, stages: TrialStages, job: Job) -> bool:
+    """End a trial by what the store has of it; false when that does not suffice.
+
+    A training that ran on for a moment after it was stopped, or that another sweep needed whole, counts as stopped all the
+    same in fixed order. In order of arrival nobody can tell, and nothing that is there is thrown away.
+    """
+    if not job.has(stages.watched):
+        return False
+    epochs = job.history(stages.watched)
+    stopped = study.stopped_at(trial.number, epochs) if study.settings.order == "fixed" else None
+    if stopped is not None:
+        study.tell(trial.number, "pruned", epochs={epoch: v for epoch, v in epochs.items() if epoch <= stopped})
+    elif job.has(stages.last):
+        study.tell(trial.number, "complete", job.final_values(stages.last), epochs=epochs)
+    else:
+        return False
+    return True
+
+
 def run_study_inprocess(study: Study, job: Job, engine: Engine) -> None:
-    """Run a study's trials one after another on any engine, without early stopping."""
+    """Run a study's trials one after another on any engine, stopping them as on Ray."""
     while (trial := study.ask()) is not None:
-        _run_trial(study, trial, job, engine)
+        stages = job.make_nodes(trial)
+        if not tell_stored(study, trial, stages, job):
+            _run_trial(study, trial, stages, job, engine)
 
 
-def _run_trial(study: Study, trial: Trial, job: Job, engine: Engine) -> None:
-    stages = job.make_nodes(trial.params)
+def _run_trial(study: Study, trial: Trial, stages: TrialStages, job: Job, engine: Engine) -> None:
+    requester, stopped = requester_name(study, trial), False
 
     def on_progress(key: str, progress: Progress) -> None:
-        if key == stages.watched and job.metric in progress.metrics:
+        nonlocal stopped
+        if key == stages.watched and job.metric in progress.metrics and not stopped:
             study.report(trial.number, progress.epoch, progress.metrics[job.metric])
+            if study.stops(trial.number, progress.epoch):
+                stopped = True
+                engine.cancel([node.key for node in stages.nodes], requester)
 
-    if not job.has(stages.last):
-        engine.submit(stages.nodes, job.priority, requester_name(study, trial))
-        results = engine.wait([stages.watched, stages.last], on_progress)
-        for key in (stages.watched, stages.last):  # the first that failed is the cause
-            if isinstance(failure := results[key], StageError):
+    engine.submit(stages.nodes, job.priority, requester)
+    results = engine.wait([stages.watched, stages.last], on_progress)
+    if stopped:
+        study.tell(trial.number, "pruned")
+        return
+    for key in (stages.watched, stages.last):  # the first that failed is the cause
+        if isinstance(failure := results[key], StageError):
+            memory = isinstance(failure, OutOfMemory)
+            if not (memory and study.halve(trial.number)):
                 study.tell(trial.number, "failed", cause=str(failure))
-                return
-    study.tell(trial.number, "complete", job.final_values(stages.last))
+            return
+    tell_stored(study, trial, stages, job)
 
 
 def run_study_on_ray(study: Study, job: Job, engine: RayEngine) -> None:

@@ -114,5 +114,5 @@ def _end(news: News, key: str) -> Result:
     if settled is None:
         return {"state": "fatal", "cause": news.fatal}
     if isinstance(settled, StageFailure):
-        return {"state": "failed", "cause": str(settled.error())}
+        return {"state": "failed", "cause": str(settled.error()), "memory": settled.memory}
     return {"state": settled.state, "cause": ""}

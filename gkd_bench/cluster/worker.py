@@ -15,7 +15,6 @@ from typing import Any, Self
 from gkd_bench.cluster.broker import Assignment, find_broker
 from gkd_bench.cluster.engine import Execute, load_runner
 from gkd_bench.cluster.failures import is_lost_device, keep_traceback, stage_failure
-from gkd_bench.data.shelf import cache_of
 from gkd_bench.errors import ClusterError, LostArtefact, StoreUnavailable
 from gkd_bench.stages.monitor import Progress, Workplace
 from gkd_bench.store.artefacts import open_store
@@ -161,6 +160,8 @@ def _broker_is_gone(plan: WorkerPlan) -> bool:
 
 
 def _workplace(plan: WorkerPlan, ranks: Ranks) -> Workplace:
+    from gkd_bench.data.shelf import cache_of
+
     return Workplace(
         store=plan.store,
         cache=cache_of(open_store(plan.store), plan.cache),

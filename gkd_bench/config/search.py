@@ -47,6 +47,11 @@ class Search(Block):
     ``spaces`` maps a method's name to its search space: dotted path in this file -> distribution. Paths may start with
     ``methods.<that method>.``, ``stages.alignment.weights.`` or ``networks.student.``. With several ``objectives`` the
     Pareto front is kept and ``selection.pick`` takes one point of it; ASHA sees the validation Dice of every epoch.
+
+    ``order`` decides what the sampler and ASHA know when they decide about a trial. ``fixed``: trial n is proposed when
+    trials up to n - ``concurrency`` have ended, and they are all that counts for it, so that a search is a function of its
+    settings and seed, however fast or often interrupted its workers were. ``arrival``: whatever has arrived by then; no
+    worker ever waits, and two runs of one search differ.
     """
 
     spaces: dict[str, dict[str, Range | Choice]] = Field(default_factory=dict)
@@ -57,10 +62,14 @@ class Search(Block):
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
     trials: NonNegativeInt = 0
+    order: Literal["fixed", "arrival"] = "fixed"
     concurrency: PositiveInt = 1
     startup_trials: PositiveInt = Field(5, description="random trials before TPE's model is used")
     grace_epochs: PositiveInt = Field(1, description="epochs before ASHA may stop a trial")
     reduction: Annotated[int, Field(ge=2)] = 3
+    memory_retries: NonNegativeInt = Field(
+        0, description="how often a trial that ran out of memory is tried again with half its distillation batch"
+    )
     minutes: PositiveFloat | None = Field(None, description="no new trial of a study is started after this long")
 
 

@@ -1,6 +1,7 @@
 """A sweep's records and origin on disk: all that its report is made from, so that it can be made again from them alone.
 
-``<store>/sweeps/<name>/records.jsonl`` holds the records, ``origin.json`` where they come from and which stages they are of.
+``<store>/sweeps/<name>/records.jsonl`` holds the records, ``timings.jsonl`` what a clock said of them, ``origin.json`` where
+they come from and which stages they are of. Apart from the clock, two runs of one sweep write the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import encode_records, read_records
 
-RECORDS, ORIGIN = "records.jsonl", "origin.json"
+RECORDS, TIMINGS, ORIGIN = "records.jsonl", "timings.jsonl", "origin.json"
+TIMES = ("seconds", "latency_p50_ms", "latency_p95_ms")
+"""Fields of records that differ from run to run, whatever else is equal."""
+_PLACE = ("record", "key", "method", "source", "trial")
 Record = dict[str, Any]
 
 
@@ -42,7 +46,11 @@ class SavedSweep:
 def save_sweep(saved: SavedSweep, store: Store) -> None:
     """Write a sweep's records and origin, each replaced as a whole."""
     tree = {"origin": saved.origin.to_json(), "stages": [node.to_json() for node in saved.stages]}
-    store.blobs.write(sweep_file(saved.name, RECORDS), encode_records(saved.records))
+    timed = [record for record in saved.records if any(name in record for name in TIMES)]
+    timings = [{name: record[name] for name in (*_PLACE, *TIMES) if name in record} for record in timed]
+    untimed = ({name: value for name, value in one.items() if name not in TIMES} for one in saved.records)
+    store.blobs.write(sweep_file(saved.name, TIMINGS), encode_records(timings))
+    store.blobs.write(sweep_file(saved.name, RECORDS), encode_records(untimed))
     store.blobs.write(sweep_file(saved.name, ORIGIN), json.dumps(tree, sort_keys=True, indent=1).encode())
 
 
@@ -65,9 +73,16 @@ def load_sweep_records(name: str, store: Store) -> SavedSweep:
     except ValueError as error:
         where = f"{store.address}/{sweep_file(name, ORIGIN)}"
         raise GkdBenchError(f"{where}: torn ({error}); run the sweep's command again, which trains nothing") from None
-    records = tuple(read_records(content, f"{store.address}/{sweep_file(name, RECORDS)}"))
+    records = read_records(content, f"{store.address}/{sweep_file(name, RECORDS)}")
+    timings = read_records(store.blobs.read(sweep_file(name, TIMINGS)) or b"", f"{store.address}/{TIMINGS}")
+    by_place = {_place(timing): {key: timing[key] for key in TIMES if key in timing} for timing in timings}
+    records = [{**record, **by_place.get(_place(record), {})} for record in records]
     stages = tuple(StageNode.from_json(node) for node in tree["stages"])
-    return SavedSweep(name, records, Origin.from_json(tree["origin"]), stages)
+    return SavedSweep(name, tuple(records), Origin.from_json(tree["origin"]), stages)
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in _PLACE)
 
 
 def finished_sweeps(store: Store) -> list[str]:

@@ -217,7 +217,7 @@ class Loop:
         self._keep_best(metrics[self.task.score], epoch)
         self._save()
         if self.context.is_main:
-            self.context.monitor.report(Progress(number, self.span.stage_epochs, values, self.state.seconds))
+            self._tell(self.state.history[-1])
 
     def _mean_losses(self) -> dict[str, float]:
         sums = {name: float(value) / self.training.epoch_steps for name, value in self._running.items()}
@@ -271,6 +271,15 @@ class Loop:
             self.opponent.optimiser.load_state_dict(saved["opponent"])
         if self.task.average:
             self.task.average.load(saved["average"])
+        if (
+            self.context.is_main
+        ):  # whoever hears them may have died before they arrived, or before they were written down
+            for epoch in self.state.history:
+                self._tell(epoch)
+
+    def _tell(self, epoch: Mapping[str, Any]) -> None:
+        metrics = {name: value for name, value in epoch.items() if name != "epoch"}
+        self.context.monitor.report(Progress(epoch["epoch"], self.span.stage_epochs, metrics, self.state.seconds))
 
     def _housekeeping(self) -> None:
         state, context = self.state, self.context

@@ -299,6 +299,12 @@ class LocalStore(Store):
         return RecordLog(self.root / f"{name}.jsonl")
 
     def _publish_files(self, key: str, files: Mapping[str, bytes]) -> bool:
+        try:
+            return self._publish_draft(key, files)
+        except FileNotFoundError:  # a machine whose clock has jumped took the draft for a dead one
+            return self._publish_draft(key, files)
+
+    def _publish_draft(self, key: str, files: Mapping[str, bytes]) -> bool:
         if self.has(key):
             return False
         draft = self._fresh_path(key)

@@ -38,13 +38,19 @@ def runs(store: Path, key: str) -> int:
 
 def final_values(store: Path, key: str) -> dict[str, float]:
     """The values that a finished stage left."""
-    scores: dict[str, float] = json.loads(artefact(store, key).read_text())
+    scores: dict[str, float] = json.loads(artefact(store, key).read_text())["scores"]
     return scores
+
+
+def history(store: Path, key: str) -> dict[int, float]:
+    """The epochs of a finished stage."""
+    epochs: dict[str, float] = json.loads(artefact(store, key).read_text())["epochs"]
+    return {int(epoch): value for epoch, value in epochs.items()}
 
 
 def execute(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
     """Run one fake stage; see the module's text."""
-    store, settings = workplace.store, node.settings
+    store, settings = Path(workplace.store), node.settings
     if artefact(store, node.key).exists():
         return Outcome("cached")
     if workplace.rank == 0:
@@ -57,7 +63,7 @@ def execute(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
 
 
 def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
-    settings, checkpoint = node.settings, workplace.store / f"{node.key}.checkpoint"
+    settings, checkpoint = node.settings, Path(workplace.store) / f"{node.key}.checkpoint"
     epochs, value = settings.get("epochs", 1), settings.get("value", 0.5)
     first = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for epoch in range(first + 1, epochs + 1):
@@ -69,7 +75,9 @@ def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
             checkpoint.write_text(str(epoch))
             monitor.report(Progress(epoch, epochs, {"val/dice": value * epoch / epochs}, 0.0))
     if workplace.rank == 0:
-        artefact(workplace.store, node.key).write_text(json.dumps(settings.get("scores", {"source_val": value})))
+        told = {str(epoch): value * epoch / epochs for epoch in range(1, epochs + 1)}
+        left = {"scores": settings.get("scores", {"source_val": value}), "epochs": told}
+        artefact(Path(workplace.store), node.key).write_text(json.dumps(left))
     return Outcome("done")
 
 
@@ -94,7 +102,7 @@ def _any_rank(stop: bool, workplace: Workplace) -> bool:
 
 
 def _maybe_die(node: StageNode, workplace: Workplace, epoch: int) -> None:
-    marker = workplace.store / f"{node.key}.killed"
+    marker = Path(workplace.store) / f"{node.key}.killed"
     if node.settings.get("kill_at") == epoch and not marker.exists():
         marker.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fake_stages
 import pytest
-from fake_stages import final_values, node, runs
+from fake_stages import final_values, history, node, runs
 
 from gkd_bench.cluster.engine import load_runner
 from gkd_bench.cluster.inprocess import InProcessEngine
-from gkd_bench.cluster.search import Study, Value
+from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.tune_search import Job, TrialStages, run_study_inprocess
 from gkd_bench.config.schema import Choice, Range, Search
 from gkd_bench.errors import ClusterError, StageError
@@ -110,16 +111,18 @@ def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(
     def has(key: str) -> bool:
         return (tmp_path / key).exists()
 
-    def make_nodes(params: object) -> TrialStages:
-        assert isinstance(params, dict)
+    def make_nodes(trial: Trial) -> TrialStages:
+        params: dict[str, Any] = dict(trial.params)
         trouble: dict[str, Any] = {"fail": "NaN loss"} if params["weight"] > 0.8 else {}
         distill = node("distill", {"teacher": teacher}, value=params["weight"], epochs=2, **trouble)
         return TrialStages((teacher, distill), distill.key)
 
     def run() -> Study:
-        search = Search(sampler="random", trials=8)
+        search = Search(sampler="random", trials=8, scheduler="none")
         study = Study("s", {"weight": Range(low=0.0, high=1.0)}, search, 0, RecordLog(tmp_path / "j.jsonl"))
-        run_study_inprocess(study, Job(make_nodes, lambda key: final_values(tmp_path, key), has, epochs=2), engine)
+        run_study_inprocess(
+            study, Job(make_nodes, partial(final_values, tmp_path), partial(history, tmp_path), has), engine
+        )
         return study
 
     first = run()
@@ -142,8 +145,8 @@ def test_study_shares_ancestors_skips_what_is_stored_and_survives_failures(
 def test_trial_takes_epochs_from_the_training_and_values_from_the_stage_that_scores_it(
     engine: InProcessEngine, tmp_path: Path
 ) -> None:
-    def make_nodes(params: Mapping[str, Value]) -> TrialStages:
-        w = params["w"]
+    def make_nodes(trial: Trial) -> TrialStages:
+        w = trial.params["w"]
         distill = node("distill", epochs=2, value=w, **({"fail": "NaN loss"} if w == 0.3 else {}))
         trouble = {"fail": "no room left"} if w == 0.2 else {}
         scores = {"source_val": w, "stress_fsd": None if w == 0.4 else 1.0}
@@ -153,7 +156,9 @@ def test_trial_takes_epochs_from_the_training_and_values_from_the_stage_that_sco
     search = Search(sampler="grid", trials=4, objectives=("source_val", "stress_fsd"))
     space = {"w": Choice(choice=(0.1, 0.2, 0.3, 0.4))}
     study = Study("s", space, search, 0, RecordLog(tmp_path / "j.jsonl"))
-    job = Job(make_nodes, lambda key: final_values(tmp_path, key), lambda key: (tmp_path / key).exists(), epochs=2)
+    job = Job(
+        make_nodes, partial(final_values, tmp_path), partial(history, tmp_path), lambda key: (tmp_path / key).exists()
+    )
     run_study_inprocess(study, job, engine)
     good, unscored, untrained, unmeasured = sorted(study.finished(), key=lambda trial: str(trial.params["w"]))
     assert (good.state, good.values, good.epochs) == (

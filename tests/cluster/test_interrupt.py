@@ -20,7 +20,7 @@ import sys
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children without
 from pathlib import Path
-from fake_stages import artefact, final_values, node
+from fake_stages import artefact, final_values, history, node
 from gkd_bench.cluster.ray_engine import Places, RayEngine
 from gkd_bench.cluster.search import Study
 from gkd_bench.cluster.session import RaySession
@@ -32,13 +32,13 @@ store, compute = Path(sys.argv[1]), Compute()
 has = lambda key: artefact(store, key).exists()
 search = Search(sampler="grid", trials=2, scheduler="none")
 study = Study("s", {"value": Choice(choice=(0.5, 0.6))}, search, 0, RecordLog(store / "study.jsonl"), {"value": 0.5})
-def make(params):
-    training = node(epochs=4, seconds=0.75, **params)
+def make(trial):
+    training = node(epochs=4, seconds=0.75, **trial.params)
     return TrialStages((training,), training.key)
 with RaySession(compute) as session:
     with RayEngine(session, compute, Places(store, store, runner="fake_stages:execute"), has) as engine:
         try:
-            run_study_on_ray(study, Job(make, lambda key: final_values(store, key), has, 4), engine)
+            run_study_on_ray(study, Job(make, lambda key: final_values(store, key), lambda key: history(store, key), has), engine)
         except KeyboardInterrupt:
             print("interrupted")
             raise SystemExit(3)

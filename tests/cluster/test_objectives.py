@@ -59,7 +59,7 @@ def test_front_is_what_no_other_point_dominates(names: tuple[str, ...], levels: 
 
 @pytest.mark.parametrize("names", [PAIR, ALL])
 def test_front_of_a_study_is_optunas(tmp_path: Path, names: tuple[str, ...]) -> None:
-    run = study(tmp_path, names, trials=40)
+    run = study(tmp_path, names, trials=40, order="arrival")
     fill(run, random_points(40, names, 1000, seed=5))
     front = [trial.number for trial in run.front()]
     assert front == sorted(trial.number for trial in run._study.best_trials)
@@ -153,7 +153,7 @@ def test_other_objectives_or_another_order_of_them_are_another_study(tmp_path: P
 def test_optuna_knows_the_directions_and_only_epochs_of_the_objective_itself(tmp_path: Path) -> None:
     up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
     for names, ways in ((ALL, [up, up, down, down]), (("source_val",), [up]), (("stress_fsd",), [down])):
-        run = study(tmp_path / str(len(names)) / names[0], names)
+        run = study(tmp_path / str(len(names)) / names[0], names, order="arrival")
         run.report(ask(run).number, 1, 0.4)
         ended = run.tell(0, "pruned")
         assert run._study.directions == ways

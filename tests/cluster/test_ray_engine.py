@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_stages import artefact, final_values, node, runs
+from fake_stages import artefact, final_values, history, node, runs
 
 from gkd_bench.cluster.ray_engine import Places, RayEngine
-from gkd_bench.cluster.search import Study
+from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.session import RaySession
 from gkd_bench.cluster.tune_search import Job, MakeStages, TrialStages, run_study_on_ray
 from gkd_bench.config.schema import Choice, Compute, Pool, Range, Search
@@ -116,13 +116,18 @@ def test_one_failing_rank_fails_the_stage_and_its_group_is_replaced(engine: RayE
 
 
 def job_of(make_nodes: MakeStages, store: Path) -> Job:
-    return Job(make_nodes, lambda key: final_values(store, key), lambda key: artefact(store, key).exists(), epochs=4)
+    return Job(
+        make_nodes,
+        lambda key: final_values(store, key),
+        lambda key: history(store, key),
+        lambda key: artefact(store, key).exists(),
+    )
 
 
 def make_job(store: Path, name: str) -> Job:
-    def make_nodes(params: Any) -> TrialStages:
+    def make_nodes(trial: Trial) -> TrialStages:
         teacher = node("teacher", name=name, seconds=0.5)
-        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=params["w"])
+        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=trial.params["w"])
         return TrialStages((teacher, distill), distill.key)
 
     return job_of(make_nodes, store)
@@ -133,7 +138,7 @@ def make_study(
 ) -> Study:
     search = Search(**{"sampler": "random", "trials": 6, "concurrency": 2, "reduction": 2, **settings})
     journal = RecordLog(path / "study.jsonl")
-    return Study("chase_db1/gkd", space or {"w": Range(low=0.0, high=1.0)}, search, 0, journal, {"w": first})
+    return Study("chase_db1/gkd", space or {"w": Range(low=0.0, high=1.0)}, search, 0, journal, {"w": first}, 4)
 
 
 def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
@@ -149,7 +154,7 @@ def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
     assert [trial.values["source_val"] for trial in study.front()] == [max(values)]
     assert runs(store, node("teacher", name="asha", seconds=0.5).key) == 1
     for trial in ended:
-        last = job.make_nodes(trial.params).last
+        last = job.make_nodes(trial).last
         assert artefact(store, last).exists() == (trial.state == "complete")
     free = node(seed=11)
     engine.submit([free])
@@ -167,8 +172,8 @@ def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
 def test_trials_with_a_scoring_stage_complete_are_stopped_before_it_or_fail_in_it(
     engine: RayEngine, store: Path, tmp_path: Path
 ) -> None:
-    def make_nodes(params: Any) -> TrialStages:
-        w = params["w"]
+    def make_nodes(trial: Trial) -> TrialStages:
+        w = trial.params["w"]
         distill = node("distill", epochs=4, seconds=0.3, value=w)
         trouble = {"fail": "no room left"} if w == 0.55 else {}
         scores = {"source_val": w, "stress_fsd": 10 * w}
@@ -187,7 +192,7 @@ def test_trials_with_a_scoring_stage_complete_are_stopped_before_it_or_fail_in_i
     assert list(first.epochs) == list(unscored.epochs) == [1, 2, 3, 4] and list(stopped.epochs) == [1]
     assert (stopped.state, stopped.values, unscored.state, unscored.values) == ("pruned", {}, "failed", {})
     assert "stress" in unscored.cause and "no room left" in unscored.cause
-    scored = [runs(store, make_nodes(trial.params).last) for trial in (first, stopped, unscored, second)]
+    scored = [runs(store, make_nodes(trial).last) for trial in (first, stopped, unscored, second)]
     assert scored == [1, 0, 1, 1]
 
 

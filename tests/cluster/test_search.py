@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def settings(**changes: Any) -> Search:
     return Search(**{"trials": 8, "sampler": "tpe", "startup_trials": 3, **changes})
 
 
-def study(path: Path, name: str = "chase", seed: int = 0, space: Any = None, **changes: Any) -> Study:
-    return Study(name, space or SPACE, settings(**changes), seed, RecordLog(path / "study.jsonl"), DEFAULT)
+def study(path: Path, name: str = "chase", seed: int = 0, space: Any = None, epochs: int = 0, **changes: Any) -> Study:
+    journal = RecordLog(path / "study.jsonl")
+    return Study(name, space or SPACE, settings(**changes), seed, journal, DEFAULT, epochs)
 
 
 def score(trial: Trial) -> float:
@@ -105,19 +107,91 @@ def play_two_at_once(path: Path, restart: bool, **asked: Any) -> list[FinishedTr
 def test_proposals_beside_an_open_trial_do_not_depend_on_restarts(
     tmp_path: Path, sampler: str, objectives: tuple[str, ...]
 ) -> None:
-    asked: dict[str, Any] = {"sampler": sampler, "objectives": objectives, "trials": 9}
+    asked: dict[str, Any] = {"sampler": sampler, "objectives": objectives, "trials": 9, "concurrency": 2}
     whole = play_two_at_once(tmp_path / "whole", restart=False, **asked)
     assert play_two_at_once(tmp_path / "restarted", restart=True, **asked) == whole
     assert len({str(trial.params) for trial in whole}) == len(whole)
 
 
+def chaotic(path: Path, draws: random.Random, **asked: Any) -> list[FinishedTrial]:
+    """Up to three trials are open; a drawn one goes on by an epoch or ends, and now and then the driver dies."""
+    run, running = study(path, epochs=9, **asked), dict[int, tuple[Trial, int]]()
+    for _ in range(10_000):
+        if len(run.finished()) == run.size:
+            return run.finished()
+        if draws.random() < 0.08:
+            run, running = study(path, epochs=9, **asked), {}
+        while len(running) < 3 and (trial := run.ask()) is not None:
+            running[trial.number] = (trial, 0)
+        number = draws.choice(sorted(running))
+        trial, epoch = running.pop(number)
+        if epoch == 9:
+            run.tell(number, "complete", values(trial), epochs={e: score(trial) + e for e in range(1, 10)})
+            continue
+        if draws.random() < 0.95:  # else its report is lost
+            run.report(number, epoch + 1, score(trial) + epoch + 1)
+        else:
+            run = study(path, epochs=9, **asked)
+            running = {}
+            continue
+        if run.stops(number, epoch + 1):
+            run.tell(number, "pruned")
+        else:
+            running[number] = (trial, epoch + 1)
+    raise AssertionError("the search does not end")
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES[0], OBJECTIVES[2]])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_in_fixed_order_neither_timing_nor_crashes_change_a_search(
+    tmp_path: Path, sampler: str, objectives: tuple[str, ...]
+) -> None:
+    asked: dict[str, Any] = {"sampler": sampler, "objectives": objectives, "trials": 14, "concurrency": 3}
+    found = [chaotic(tmp_path / str(seed), random.Random(seed), **asked) for seed in range(3)]
+    assert found[1:] == found[:1] * 2
+    states = [trial.state for trial in found[0]]
+    assert sampler == "grid" or {"complete", "pruned"} == set(states)
+
+
+def test_in_order_of_arrival_the_sampler_hears_at_once_and_nobody_waits(tmp_path: Path) -> None:
+    run = study(tmp_path, order="arrival", concurrency=2)
+    trials = [run.ask() for _ in range(3)]
+    assert None not in trials and not run.waits
+    run.tell(2, "complete", {"source_val": 0.3})
+    assert run._study.trials[2].state == optuna.trial.TrialState.COMPLETE
+    late = study(tmp_path / "late", concurrency=2)
+    assert [late.ask() is None for _ in range(3)] == [False, False, True] and late.waits
+    late.tell(1, "complete", {"source_val": 0.3})
+    assert late.waits and late._study.trials[1].state == optuna.trial.TrialState.RUNNING
+    late.tell(0, "complete", {"source_val": 0.3})
+    assert not late.waits and late.ask() is not None
+    states = [trial.state.name for trial in late._study.trials]
+    assert states == ["COMPLETE", "RUNNING", "RUNNING"]  # trial 1 counts from trial 3 on
+
+
+def test_a_trial_that_ran_out_of_memory_is_proposed_again_with_half_its_batch(tmp_path: Path) -> None:
+    run = study(tmp_path, memory_retries=2)
+    first = run.ask()
+    assert first is not None
+    run.report(0, 1, 0.3)
+    assert run.halve(0)
+    assert run.ask() == Trial(0, first.params, {}, 1)
+    run.report(0, 1, 0.4)
+    again = study(tmp_path, memory_retries=2)
+    assert again.ask() == Trial(0, first.params, {1: 0.4}, 1)
+    assert again.halve(0) and again.ask() == Trial(0, first.params, {}, 2)
+    assert not again.halve(0)
+    done = again.tell(0, "failed", cause="out of memory")
+    assert (done.halvings, study(tmp_path, memory_retries=2).finished()) == (2, [done])
+
+
 def test_unfinished_trials_run_again_first_with_the_same_parameters(tmp_path: Path) -> None:
-    before = study(tmp_path)
+    before = study(tmp_path, concurrency=2)
     first, second = before.ask(), before.ask()
     assert first is not None and second is not None
     before.report(first.number, 1, 0.4)
     before.tell(second.number, "complete", {"source_val": 0.5})
-    after = study(tmp_path)
+    after = study(tmp_path, concurrency=2)
     again = after.ask()
     assert again == Trial(0, first.params, {1: 0.4})
     assert after.remaining == 6
@@ -189,10 +263,10 @@ def test_tpe_finds_better_points_than_the_first_random_ones(tmp_path: Path) -> N
 
 
 def test_stopped_and_failed_trials_are_told_to_optuna_as_such(tmp_path: Path) -> None:
-    run = study(tmp_path)
+    run = study(tmp_path, order="arrival")
     play(run)
     states = [trial.state for trial in run._study.trials]
-    restored = study(tmp_path)._study.trials
+    restored = study(tmp_path, order="arrival")._study.trials
     assert states[:4] == [optuna.trial.TrialState[name] for name in ("COMPLETE", "COMPLETE", "PRUNED", "FAIL")]
     assert [trial.state for trial in restored] == states
     assert [trial.params for trial in restored] == [trial.params for trial in run._study.trials]
@@ -228,12 +302,13 @@ def test_another_space_or_name_is_another_study(tmp_path: Path) -> None:
 
 def test_no_trial_starts_after_the_time_is_over(tmp_path: Path) -> None:
     now = [0.0]
-    run = Study("s", SPACE, settings(minutes=1.0), 0, RecordLog(tmp_path / "j"), clock=lambda: now[0])
+    run = Study("s", SPACE, settings(minutes=1.0, concurrency=2), 0, RecordLog(tmp_path / "j"), clock=lambda: now[0])
     assert run.ask() is not None
     now[0] = 59.0
     assert run.ask() is not None
+    run.tell(0, "pruned")
     now[0] = 61.0
-    assert run.ask() is None
+    assert not run.waits and run.ask() is None
 
 
 def out_of_time(path: Path, **changes: Any) -> Study:

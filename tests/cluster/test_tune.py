@@ -16,8 +16,8 @@ prepare_environment(local=True)
 from gkd_bench.cluster.broker import News  # noqa: E402
 from gkd_bench.cluster.inprocess import InProcessEngine  # noqa: E402
 from gkd_bench.cluster.messages import StageEvent, StageFailure, StagePoll  # noqa: E402
-from gkd_bench.cluster.search import Study  # noqa: E402
-from gkd_bench.cluster.tune_driver import StudySearcher, make_scheduler  # noqa: E402
+from gkd_bench.cluster.search import Study, Trial  # noqa: E402
+from gkd_bench.cluster.tune_driver import StudyScheduler, StudySearcher  # noqa: E402
 from gkd_bench.cluster.tune_search import Job, TrialStages  # noqa: E402
 from gkd_bench.cluster.tune_trial import trial_results  # noqa: E402
 from gkd_bench.config.schema import Range, Search  # noqa: E402
@@ -127,16 +127,24 @@ class Bench:
 
     def __init__(self, path: Path, **search: Any) -> None:
         self.store: dict[str, dict[str, float]] = {}
-        settings = Search(**{"sampler": "random", "trials": 4, **search})
-        self.study = Study("s", {"w": Range(low=0.0, high=1.0)}, settings, 0, RecordLog(path / "j.jsonl"))
+        settings = Search(**{"sampler": "random", "trials": 4, "concurrency": 4, **search})
+        journal = RecordLog(path / "j.jsonl")
+        self.study = Study("s", {"w": Range(low=0.0, high=1.0)}, settings, 0, journal, epochs=EPOCHS)
+        self.epochs: dict[str, dict[int, float]] = {}
         self.engine = InProcessEngine(lambda *_: Outcome("done"), Workplace(path, path), self.store.__contains__)
-        self.job = Job(self.nodes, self.store.__getitem__, self.store.__contains__, EPOCHS)
+        history = lambda key: self.epochs.get(key, {})  # noqa: E731
+        self.job = Job(self.nodes, self.store.__getitem__, history, self.store.__contains__)
         self.searcher = StudySearcher(self.study, self.job, self.engine)
 
-    def nodes(self, params: Any) -> TrialStages:
+    def nodes(self, trial: Trial) -> TrialStages:
         teacher = node("teacher")
-        distill = node("distill", {"teacher": teacher}, w=params["w"])
+        distill = node("distill", {"teacher": teacher}, w=trial.params["w"], halvings=trial.halvings)
         return TrialStages((teacher, distill, node("stress", {"model": distill})), distill.key)
+
+    def finish(self, config: dict[str, Any], values: dict[str, float], epochs: dict[int, float] | None = None) -> None:
+        """Put a trial's two stages into the store."""
+        self.store[config["watched"]], self.store[config["last"]] = {}, values
+        self.epochs[config["watched"]] = epochs or {}
 
     def result(self, epoch: int, value: float, **more: Any) -> dict[str, Any]:
         return {"epoch": epoch, "metric": value, **more}
@@ -161,15 +169,15 @@ def test_trial_watches_its_training_and_ends_with_its_last_stage(tmp_path: Path)
     bench = Bench(tmp_path)
     config = bench.searcher.suggest("a")
     (start,) = RecordLog(tmp_path / "j.jsonl").read()
-    _, distill, stress = bench.nodes({"w": start["param/w"]}).nodes
+    _, distill, stress = bench.nodes(Trial(0, {"w": start["param/w"]})).nodes
     assert config == {"watched": distill.key, "last": stress.key, "metric": "val/dice", "seen": {}}
 
 
 def test_values_of_a_complete_trial_come_from_the_store(tmp_path: Path) -> None:
     bench = Bench(tmp_path, objectives=("source_val", "stress_fsd"))
     config = bench.searcher.suggest("a")
-    bench.store[config["last"]] = {"source_val": 0.77, "stress_fsd": 2.5}
-    bench.searcher.on_trial_complete("a", bench.result(4, 0.5, state="done"))
+    bench.finish(config, {"source_val": 0.77, "stress_fsd": 2.5}, {1: 0.1, 4: 0.5})
+    bench.searcher.on_trial_complete("a", bench.result(4, 0.4, state="done"))
     bench.searcher.suggest("b")
     bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "NaN"})
     bench.searcher.suggest("c")
@@ -180,14 +188,19 @@ def test_values_of_a_complete_trial_come_from_the_store(tmp_path: Path) -> None:
         ("failed", {}),
     ]
     assert [t.cause for t in bench.study.finished()][1] == "NaN"
+    assert bench.study.finished()[0].epochs == {1: 0.1, 4: 0.5}  # those of the artefact, whatever arrived
 
 
-def test_trial_stopped_after_its_stage_was_published_still_counts(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+@pytest.mark.parametrize(("order", "state"), [("arrival", "complete"), ("fixed", "pruned")])
+def test_trial_stopped_after_its_stage_was_published(tmp_path: Path, order: str, state: str) -> None:
+    """In order of arrival nothing that is there is thrown away; in fixed order timing must not decide."""
+    bench = Bench(tmp_path, order=order)
     config = bench.searcher.suggest("a")
-    bench.store[config["last"]] = {"source_val": 0.6}
+    bench.finish(config, {"source_val": 0.6})
     bench.searcher.on_trial_complete("a", bench.result(2, 0.1))
-    assert [(t.state, t.values) for t in bench.study.finished()] == [("complete", {"source_val": 0.6})]
+    assert [(t.state, t.values) for t in bench.study.finished()] == [
+        (state, {"source_val": 0.6} if state == "complete" else {})
+    ]
 
 
 def test_trial_stopped_before_it_was_scored_is_pruned_although_its_training_is_published(tmp_path: Path) -> None:
@@ -203,7 +216,8 @@ def test_trials_whose_result_is_stored_never_reach_tune(tmp_path: Path) -> None:
     configs = [first.searcher.suggest(str(i)) for i in range(4)]
     (tmp_path / "j.jsonl").unlink()
     second = Bench(tmp_path)
-    second.store.update((config["last"], {"source_val": 0.5}) for config in configs)
+    for config in configs:
+        second.finish(config, {"source_val": 0.5})
     assert second.searcher.suggest("x") == "FINISHED"
     assert [trial.values for trial in second.study.finished()] == [{"source_val": 0.5}] * 4
     assert second.counts() == {}
@@ -211,6 +225,46 @@ def test_trials_whose_result_is_stored_never_reach_tune(tmp_path: Path) -> None:
     trained = Bench(tmp_path)
     trained.store.update((config["watched"], {"source_val": 0.5}) for config in configs)
     assert trained.searcher.suggest("x")["last"] == configs[0]["last"]  # what is not scored yet has to run
+
+
+def test_training_that_ran_on_after_it_was_stopped_counts_as_stopped_in_fixed_order(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, concurrency=1, reduction=2)
+    config = bench.searcher.suggest("a")
+    bench.finish(config, {"source_val": 0.9}, {1: 0.8, 2: 0.9})
+    bench.searcher.on_trial_complete("a", bench.result(4, 0.9, state="done"))
+    second = bench.searcher.suggest("b")
+    (tmp_path / "j.jsonl").rename(tmp_path / "whole.jsonl")
+    lines = (tmp_path / "whole.jsonl").read_text()
+    (tmp_path / "j.jsonl").write_text(lines)
+    again = Bench(tmp_path, concurrency=1, reduction=2)
+    again.finish(config, {"source_val": 0.9}, {1: 0.8, 2: 0.9})
+    again.finish(second, {"source_val": 0.95}, {1: 0.3, 2: 0.95, 3: 0.96})
+    again.searcher.suggest("b")
+    ended = again.study.finished()[1]
+    assert (ended.state, ended.epochs) == ("pruned", {1: 0.3})
+
+
+def test_trial_waits_for_its_turn_in_fixed_order(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, concurrency=2)
+    first, second = bench.searcher.suggest("a"), bench.searcher.suggest("b")
+    assert first and second and bench.searcher.suggest("c") is None
+    bench.searcher.on_trial_complete("b", bench.result(1, 0.2))
+    assert bench.searcher.suggest("c") is None
+    bench.searcher.on_trial_complete("a", bench.result(1, 0.1))
+    assert bench.searcher.suggest("c")["last"] and bench.searcher.suggest("d")["last"]
+    assert bench.searcher.suggest("e") == "FINISHED"
+
+
+def test_out_of_memory_brings_the_trial_back_with_half_its_batch(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, memory_retries=1, trials=1)
+    first = bench.searcher.suggest("a")
+    assert bench.searcher.suggest("b") is None  # it may come back
+    bench.searcher.on_trial_complete("a", {"epoch": 1, "state": "failed", "cause": "OOM", "memory": True})
+    second = bench.searcher.suggest("b")
+    assert second["watched"] != first["watched"]
+    bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "OOM again", "memory": True})
+    assert bench.searcher.suggest("c") == "FINISHED"
+    assert [(t.state, t.cause, t.halvings) for t in bench.study.finished()] == [("failed", "OOM again", 1)]
 
 
 @pytest.mark.parametrize("state", ["fatal", "stopped"])
@@ -234,7 +288,7 @@ def test_trial_cut_off_while_it_was_scored_shows_asha_no_epochs_again(tmp_path: 
     again = Bench(tmp_path)
     again.store[config["watched"]] = {}
     assert again.searcher.suggest("a") == {**config, "seen": {}}
-    again.store[config["last"]] = {"source_val": 0.1}
+    again.finish(config, {"source_val": 0.1}, {3: 0.1})
     again.searcher.on_trial_complete("a", {"epoch": 0, "state": "done"})
     (ended,) = again.study.finished()
     assert (ended.state, dict(ended.epochs)) == ("complete", {3: 0.1})
@@ -244,29 +298,31 @@ def test_trial_cut_off_while_it_was_scored_shows_asha_no_epochs_again(tmp_path: 
 def test_asha_compares_the_epochs_of_earlier_runs_whatever_the_objectives(
     tmp_path: Path, objectives: tuple[str, ...]
 ) -> None:
-    search: dict[str, Any] = {"reduction": 2, "objectives": objectives}
+    search: dict[str, Any] = {"reduction": 2, "objectives": objectives, "concurrency": 1}
     bench = Bench(tmp_path, **search)
     for value in (0.8, 0.9):
         trial = bench.study.ask()
         assert trial is not None
         bench.study.report(trial.number, 1, value)
         bench.study.tell(trial.number, "pruned")
-    scheduler: Any = make_scheduler(Bench(tmp_path, **search).study, bench.job)
 
     class New:
         trial_id = "new"
 
-    scheduler.on_trial_add(None, New)
-    assert scheduler.on_trial_result(None, New, bench.result(1, 0.5)) == "STOP"
-    fresh: Any = make_scheduler(Bench(tmp_path / "none", **search).study, bench.job)
-    fresh.on_trial_add(None, New)
-    assert fresh.on_trial_result(None, New, bench.result(1, 0.5)) == "CONTINUE"
+    again = Bench(tmp_path, **search)
+    scheduler = StudyScheduler(again.searcher)
+    again.searcher.suggest("new")
+    assert scheduler.on_trial_result(None, New, again.result(1, 0.5)) == "STOP"
+    fresh = Bench(tmp_path / "none", **search)
+    scheduler = StudyScheduler(fresh.searcher)
+    fresh.searcher.suggest("new")
+    assert scheduler.on_trial_result(None, New, fresh.result(1, 0.5)) == "CONTINUE"
 
 
 def test_no_early_stopping_without_room_for_it(tmp_path: Path) -> None:
     for search in ({"scheduler": "none"}, {"grace_epochs": EPOCHS}):
         bench = Bench(tmp_path, **search)
-        assert type(make_scheduler(bench.study, bench.job)).__name__ == "FIFOScheduler"
+        assert bench.study.stopped_at(3, {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}) is None
 
 
 def test_population_based_training_is_not_on_offer() -> None:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.report.archive import ORIGIN, RECORDS, SavedSweep, load_sweep_records, merged, save_sweep, sweep_file
+from gkd_bench.report.archive import (
+    ORIGIN,
+    RECORDS,
+    TIMINGS,
+    SavedSweep,
+    load_sweep_records,
+    merged,
+    save_sweep,
+    sweep_file,
+)
 from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.store.node import StageNode
@@ -43,7 +52,7 @@ def test_a_saved_sweep_is_read_back_equal(tmp_path: Path) -> None:
     saved = sweep("one")
     store = LocalStore(tmp_path)
     save_sweep(saved, store)
-    assert sorted(path.name for path in (tmp_path / "sweeps" / "one").iterdir()) == [ORIGIN, RECORDS]
+    assert sorted(path.name for path in (tmp_path / "sweeps" / "one").iterdir()) == [ORIGIN, RECORDS, TIMINGS]
     assert load_sweep_records("one", store) == saved
 
 

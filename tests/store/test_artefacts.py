@@ -436,6 +436,22 @@ def test_half_written_folder_is_never_seen_and_removed_after_a_day(local: LocalS
     assert [p.name for p in (local.root / "tmp").iterdir()] == ["alive"]
 
 
+def test_a_clock_that_jumps_does_not_cost_a_publication(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process, opened after the jump, removes the draft just before it is renamed."""
+    rename, jumped = os.rename, [True]
+
+    def racing(source: Path, target: Path) -> None:
+        if jumped.pop() if jumped else False:
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda: 4e9)
+                LocalStore(local.root)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", racing)
+    assert local.publish(node(), draft()).verify() == []
+    assert jumped == []
+
+
 def test_artefact_folder_without_manifest_is_replaced(local: LocalStore) -> None:
     torn = local.root / "artefacts" / node().key[:2] / node().key
     torn.mkdir(parents=True)

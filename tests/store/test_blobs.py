@@ -81,7 +81,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StoreUnavailable, match="takes nothing more.*make room"):
+    with pytest.raises(StoreUnavailable, match=r"takes nothing more.*make room"):
         store.publish(StageNode("teacher", {}, 0, {}), Draft(files={"note": b"x"}))
     with pytest.raises(StoreUnavailable, match="takes nothing more"):
         store.blobs.write("sweeps/one/records.jsonl", b"x")
