@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from gkd_bench.report.archive import SavedSweep, save_sweep
-from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.frame import Origin
+from gkd_bench.store.artefacts import LocalStore
 
 GOAL = 5.0
 OPTIONS = ("--no-figures", "--no-mlflow")

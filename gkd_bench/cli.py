@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dashboard(commands)
     _add_export(commands)
     _add_predict(commands)
+    _add_store(commands)
     return parser
 
 
@@ -155,6 +156,12 @@ def _add_predict(commands: Commands) -> None:
     predict.add_argument(
         "--probability", action="store_true", help="of photographs: write NAME_probability.png as well, 16 bits"
     )
+
+
+def _add_store(commands: Commands) -> None:
+    from gkd_bench.store.command import add_commands
+
+    add_commands(commands.add_parser("store", help="look after the store: list, verify, explain, prune, remove"))
 
 
 def _add_tracking(parser: argparse.ArgumentParser) -> None:
@@ -284,6 +291,34 @@ def _predict(options: argparse.Namespace) -> int:
     return EXIT_SOME_FAILED if problems else 0
 
 
+def _store(options: argparse.Namespace) -> int:
+    """``gkd-bench store``: the exit code is 1 when something is damaged."""
+    from gkd_bench.store.command import names_a_file, run
+
+    if options.store_command == "explain" and names_a_file(options.name):
+        return _explain_sweep(options)
+    return run(options)
+
+
+def _explain_sweep(options: argparse.Namespace) -> int:
+    """``gkd-bench store explain SWEEP.yaml``: prepares and trains nothing."""
+    from rich.console import Console
+
+    from gkd_bench.conduct import Conductor
+    from gkd_bench.config.load import load_sweep
+    from gkd_bench.plan import Planner
+    from gkd_bench.preview import explain_plan
+    from gkd_bench.store.artefacts import open_store
+    from gkd_bench.sweep import named, prepare
+
+    sweep = named(load_sweep(Path(options.name), options.profile, options.set))
+    store = open_store(options.store or sweep.storage.root)
+    domains = prepare(sweep, store, allow_missing=True, console=Console(stderr=True), dry=True)
+    conductor = Conductor(sweep, Planner(sweep, domains.references, domains.banks), store)
+    print(*explain_plan(conductor, options.kind), sep="\n")
+    return 0
+
+
 DATA_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check_data,
     "init": _init_data,
@@ -295,6 +330,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "dashboard": _dashboard,
     "export": _export,
     "predict": _predict,
+    "store": _store,
 }
 
 

@@ -109,17 +109,22 @@ class Conductor:
         done = sum(len(study.finished()) for study in studies)
         return SearchStatus(done, sum(study.size for study in studies), best, objective)
 
-    def kept(self) -> str:
-        """What there is of the sweep when it is stopped before its end."""
+    def wanted(self) -> tuple[StageNode, ...]:
+        """Every stage that the sweep asks for, as far as its searches have come; those of trials included."""
         studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
-        wanted = (models + scores + trial_scores(studies)).nodes
+        tried = graph(node for study in studies for stages in study.stages.values() for node in stages.nodes)
+        return (models + scores + trial_scores(studies) + tried).nodes
+
+    def kept(self) -> str:
+        """What there is of the sweep when it is stopped before its end."""
+        wanted = self.wanted()
         done = sum(self.store.has(node.key) for node in wanted)
         begun = sum(self.store.blobs.exists(f"checkpoints/{node.key}.pt") for node in wanted)
         ended = sum(len(study.finished()) for study in self.searches.values())
         trials = f", {ended} of {sum(study.size for study in self.searches.values())} trials" if self.searches else ""
         left = f"; {begun} stages go on from a checkpoint" if begun else ""
-        return f"Kept: {done} of {len(wanted)} stages of the final table{trials}{left}."
+        return f"Kept: {done} of {len(wanted)} stages{trials}{left}."
 
     # -- running
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from gkd_bench.collect import collect, extras, model_of
 from gkd_bench.config.methods import CONTROLS
 from gkd_bench.report.archive import SavedSweep, load_sweep_records, merged, save_sweep
+from gkd_bench.report.backend import without_password
 from gkd_bench.report.contents import answer, page_tables, terminal_tables
 from gkd_bench.report.diagnostics import health_warnings
 from gkd_bench.report.extras import Extras
@@ -193,10 +194,11 @@ def settings_of(trained: SweepResult) -> dict[str, dict[str, Any]]:
 
 
 def shown(sweep: Sweep) -> dict[str, Any]:
-    """The sweep as it can be run elsewhere: folders relative to the working directory, data below ``GKD_DATA_ROOT``."""
+    """The sweep as it can be run elsewhere: folders relative to the working directory, data below ``GKD_DATA_ROOT``, no password."""
     tree = sweep.dump()
     tree["storage"] = {key: _portable(path) for key, path in tree["storage"].items()}
     tree["data"]["root"] = tree["data"]["root"] and "${GKD_DATA_ROOT}"
+    tree["tracking"]["uri"] = tree["tracking"]["uri"] and without_password(tree["tracking"]["uri"])
     return tree
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 break
             except LostArtefact as error:
                 store.discard_corrupt(error.key)
-                console.print(f"[yellow]computed again[/yellow] {error}", highlight=False, soft_wrap=True)
+                console.print(f"[yellow]computed again[/yellow] {escape(str(error))}", highlight=False, soft_wrap=True)
         else:
             raise StoreError(f"{sweep.storage.root}: artefacts come out damaged again and again; check its disk")
     return EXIT_FAILED_STAGES if result.failures else 0
@@ -124,11 +125,19 @@ def conductor_of(sweep: Sweep, store: Store, domains: Domains) -> Conductor:
 
 def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> SweepResult:
     """Everything that the sweep asks for, computed where the store does not have it yet."""
+    from gkd_bench.store.explain import changes_since
+    from gkd_bench.store.needed import write_needed
+
     conductor = conductor_of(sweep, store, domains)
     result = conductor.finished()
     if result is not None:
         console.print("Everything is in the store already: nothing to train.")
+        write_needed(store, sweep.name, conductor.wanted(), ended=True)
         return result
+    changes = changes_since(store, sweep.name, conductor.wanted(), store.has)
+    for line in [*(["Computed again, since it changed:"] if changes else []), *changes]:
+        console.print(f"  {line}" if line in changes else line, highlight=False, soft_wrap=True)
+    write_needed(store, sweep.name, conductor.wanted())
     from gkd_bench.cluster.launch import open_engine
     from gkd_bench.cluster.progress import LiveView
     from gkd_bench.cluster.ray_engine import Places
@@ -140,7 +149,9 @@ def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> S
             LiveView(engine.snapshot, conductor.status, console),
         ):
             _interrupt_on_terminate()  # Ray puts its own handler there when it starts
-            return conductor.run(engine, run_study)
+            result = conductor.run(engine, run_study)
+        write_needed(store, sweep.name, conductor.wanted(), ended=True)
+        return result
     except KeyboardInterrupt:
         console.print(conductor.kept(), highlight=False, soft_wrap=True)
         raise
@@ -151,7 +162,7 @@ def show(sweep: Sweep, store: Store, domains: Domains, result: SweepResult, comm
     from gkd_bench.publish import origin_of, publish
 
     for stage, cause in [*result.failures.items(), *failed_trials(result)]:
-        console.print(f"[red]failed[/red] {stage}: {cause}", highlight=False, soft_wrap=True)
+        console.print(f"[red]failed[/red] {escape(f'{stage}: {cause}')}", highlight=False, soft_wrap=True)
     stacked = any(statement.get("slices") is not None for statement in domains.statements)
     origin = origin_of(sweep, domains.references, domains.factors, result, command, stacked)
     publish(sweep, store, result, origin, domains.missing, console, domains.statements)
@@ -233,7 +244,8 @@ def _present(sweep: Sweep, errors: Mapping[str, DataError], allow_missing: bool)
 def _missing(errors: Mapping[str, DataError], console: Console) -> dict[str, str]:
     """Domain -> why it was left out; says so."""
     for name, error in errors.items():
-        console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {error.problems[0]}")
+        example = escape(error.problems[0])  # names of files may look like markup
+        console.print(f"[yellow]left out[/yellow] {name}: {len(error.problems)} problems, e.g. {example}")
     return {name: f"missing or broken, {len(error.problems)} problems" for name, error in errors.items()}
 
 
@@ -272,7 +284,7 @@ def _prepared(
             errors[name] = error
             continue
         for image, lines in domain.manifest.left_out.items():
-            console.print(f"[yellow]left out[/yellow] {name} {image}: {lines[0]}", soft_wrap=True)
+            console.print(f"[yellow]left out[/yellow] {name} {escape(f'{image}: {lines[0]}')}", soft_wrap=True)
         prepared.append(domain)
     return prepared
 
@@ -286,13 +298,15 @@ def _bank_references(sweep: Sweep, references: Mapping[str, str]) -> dict[str, s
 
 
 def command_line(arguments: argparse.Namespace) -> str:
-    """The command that does the same again, fit for a shell."""
+    """The command that does the same again, fit for a shell; without passwords, as it is kept with the results."""
+    from gkd_bench.report.backend import without_password
+
     words = ["python", "-m", "gkd_bench.sweep", str(arguments.file)]
     words += ["--profile", arguments.profile] if arguments.profile else []
     for assignment in arguments.set:
         words += ["--set", assignment]
     words += ["--allow-missing"] if arguments.allow_missing else []
-    return shlex.join(words)
+    return without_password(shlex.join(words))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,8 +6,10 @@ cannot start ends the session with an error. What Ray does need is its dashboard
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -51,11 +53,71 @@ ENVIRONMENT = {
 def prepare_environment(local: bool) -> None:
     """Set ``ENVIRONMENT``, where unset; has to run before Ray is imported.
 
-    A local Ray asks for its token, since Ray binds to the machine's own address; a running cluster decides for itself.
+    A local Ray asks for its token, since Ray listens on all addresses of a machine; a running cluster decides for itself.
+
+    Raises:
+        ClusterError: a local Ray is to be started without its token.
     """
     settings = {**ENVIRONMENT, **({"RAY_AUTH_MODE": "token"} if local else {})}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    if local and mode.lower() != "token":
+        raise ClusterError(
+            f"RAY_AUTH_MODE={mode}: a local Ray listens on all addresses of this machine, and without its token whoever reaches "
+            "one of them can run programs as you; unset it, or set compute.engine: inprocess"
+        )
+
+
+def keep_token_private() -> None:
+    """Make the file with Ray's token, unless there is one, for its owner alone: Ray makes it for everybody on the machine."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            with suppress(FileExistsError):  # of several sweeps that start at once, one makes it
+                os.link(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def refuse_open_ray(address: str) -> None:
+    """Raise ClusterError when the Ray at ``host:port`` can be reached from other machines and answers without a token."""
+    host = address.rpartition(":")[0].strip("[]")
+    if not _is_loopback(host) and admits_strangers(address):
+        raise ClusterError(
+            f"the Ray at {address} answers whoever reaches it, without a token, and runs what they send it; start it with "
+            "RAY_AUTH_MODE=token on every machine (see cluster.yaml), and set that where the sweep is started"
+        )
+
+
+def admits_strangers(address: str, seconds: float = 5.0) -> bool:
+    """Whether the Ray at ``host:port`` answers somebody who has no token."""
+    import grpc  # type: ignore[import-untyped]
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    messages: Any = gcs_service_pb2  # generated, without types
+    stubs: Any = gcs_service_pb2_grpc
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            stubs.NodeInfoGcsServiceStub(channel).CheckAlive(messages.CheckAliveRequest(), timeout=seconds)
+        except grpc.RpcError:  # refused, encrypted, or not to be reached from here
+            return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def needed_resources(compute: Compute, concurrency: int) -> dict[str, float]:
@@ -138,8 +200,15 @@ class RaySession:
         self.folder = ""
 
     def __enter__(self) -> Self:
-        """Start or join. Raises ClusterError when a local Ray lacks what the pools need, or has no dashboard."""
+        """Start or join.
+
+        Raises:
+            ClusterError: a local Ray lacks what the pools need or its token, a Ray has no dashboard, or one that was joined
+                lets in everybody.
+        """
         prepare_environment(local=self._address is None)
+        if self._address is None:
+            keep_token_private()
         import ray
 
         self.folder = self._shared.address if self._shared else tempfile.mkdtemp(prefix="gkd_bench_ray_")
@@ -179,6 +248,8 @@ class RaySession:
     def _check(self) -> None:
         import ray
 
+        if self._address is not None:
+            refuse_open_ray(ray.get_runtime_context().gcs_address)
         ensure_dashboard(DASHBOARD_SECONDS)
         present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         lacking = missing_resources(needed_resources(self._compute, self._concurrency), present)

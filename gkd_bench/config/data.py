@@ -134,6 +134,8 @@ class Folder(Block):
         table: CSV file below ``path`` with the columns ``image`` (name), ``subject`` and, if wanted, ``split``; wins over
             ``subject`` and ``split``.
         split: shares of subjects, where the table does not say.
+        names: what images and subjects are called in everything that is written: ``numbered`` (``image_012``, the twelfth of the
+            files by name; ``subject_007``), since names of files may name patients; or ``kept``, where they are public.
         levels: class name -> grey levels that mean it in masks, ``background`` included (of masks with a colour palette: its
             numbers); none = one class, above 127 in pictures, above 0 in NIfTI and DICOM. Any other level is an error.
         spacing: of volumes, millimetres between slices, rows and columns, where files do not say.
@@ -154,6 +156,7 @@ class Folder(Block):
     subject: str | None = None
     table: str | None = None
     split: Split = Split()
+    names: Literal["numbered", "kept"] = "numbered"
     levels: dict[Name, tuple[NonNegativeInt, ...]] | None = Field(None, min_length=2, max_length=MOST_CLASSES + 1)
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     flip: tuple[Literal["rows", "columns"], ...] = ()
@@ -171,6 +174,13 @@ class Folder(Block):
             raise ValueError(f"is not a regular expression: {error}") from error
         if "subject" not in groups:
             raise ValueError("needs a group (?P<subject>...), the part of the name that tells the patient")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _relative_stays_below(cls, value: str) -> str:
+        if not value.startswith(("/", "~")) and ".." in re.split(r"[/\\]", value):
+            raise ValueError(f"must stay below data.root; a folder elsewhere needs its absolute path, found {value!r}")
         return value
 
     @field_validator("images", "masks", "fov", "table")

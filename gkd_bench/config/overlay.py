@@ -14,7 +14,13 @@ from gkd_bench.config.problems import Problem, dotted, known_keys, nearest
 from gkd_bench.config.reader import Path, Tree, YamlProblem, parse_value
 from gkd_bench.config.schema import Storage
 
-PATH_KEYS: tuple[Path, ...] = (("data", "root"), ("storage", "root"), ("storage", "cache"), ("storage", "results"), ("tracking", "uri"))
+PATH_KEYS: tuple[Path, ...] = (
+    ("data", "root"),
+    ("storage", "root"),
+    ("storage", "cache"),
+    ("storage", "results"),
+    ("tracking", "uri"),
+)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 _DISTRIBUTION_KEYS = {"low", "high", "log", "points", "choice"}
 

@@ -18,6 +18,8 @@ Tree = dict[str, Any]
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 _TAG = "tag:yaml.org,2002:"
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""Control characters, halves of characters, and marks that turn the direction of what follows: never part of a name."""
 
 
 class YamlProblem(Exception):
@@ -85,7 +87,9 @@ class _Survey:
                 f"more than {MAX_NODES} values once its aliases are unfolded; a sweep file has some hundred"
             )
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.ScalarNode):
+            self._printable(node, path)
+        elif isinstance(node, yaml.MappingNode):
             self._mapping(node, path)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
@@ -105,9 +109,16 @@ class _Survey:
                     self.problems.append(
                         f"line {line}: {where} is given twice, first in line {seen[key.value]}; keep one"
                     )
+                self._printable(key, path)
                 seen[key.value] = line
                 self.lines[(*path, key.value)] = line
                 self.walk(value, (*path, key.value))
+
+    def _printable(self, node: yaml.ScalarNode, path: Path) -> None:
+        if found := _UNPRINTABLE.search(node.value):
+            where = ".".join(map(str, path)) or "the top level"
+            line = node.start_mark.line + 1
+            self.problems.append(f"line {line}: {where} has a character that cannot be printed (U+{ord(found[0]):04X})")
 
     def _merged(self, node: yaml.Node, path: Path) -> None:
         for block in node.value if isinstance(node, yaml.SequenceNode) else [node]:
@@ -150,6 +161,10 @@ def _guarded(text: str, survey: _Survey) -> Any:
         raise YamlProblem(f"character {error.position}: {error.reason} (U+{error.character:04X})") from None
     except RecursionError:
         raise YamlProblem("blocks are nested too deeply, or an alias contains itself") from None
+    except (ValueError, KeyError):  # a tag such as !!int on other text, or a number of thousands of digits
+        raise YamlProblem(
+            "a value does not fit its tag, or is a number of thousands of digits; write it plainly"
+        ) from None
 
 
 def _where(error: yaml.MarkedYAMLError) -> str:

@@ -242,7 +242,10 @@ class PreparedDomain:
 
 
 def domain_folder(cache: Path, domain: str, fingerprint: str) -> Path:
-    """Where a prepared domain is kept."""
+    """Where a prepared domain is kept. Raises StoreError for names, such as a foreign manifest's, that lead elsewhere."""
+    for name in (domain, fingerprint):
+        if name in ("", ".", "..") or not name.isprintable() or "/" in name or "\\" in name:
+            raise StoreError(f"{domain!r}@{fingerprint!r} names no prepared domain: it would lead out of {cache}")
     return cache / domain / fingerprint
 
 
@@ -339,7 +342,9 @@ def _remedy(folder: Path) -> str:
 def load_array(path: Path) -> Bytes:
     """A read-only memory map of an array file. Raises StoreError for a torn one."""
     try:
-        array: Bytes = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("several arrays in an archive")
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: torn array ({error}); {_remedy(path.parent)}") from error
     return array

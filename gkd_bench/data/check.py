@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -68,6 +68,7 @@ class DomainCheck:
         stacks: findings on each stack of slices; likewise.
         advice: what to do about missing files.
         sheet: contact sheet, if one was written.
+        hides_names: whether problems and warnings, which name files, are to be shown but not written.
     """
 
     domain: str
@@ -77,6 +78,18 @@ class DomainCheck:
     stacks: tuple[StackCheck, ...] = ()
     advice: str = ""
     sheet: Path | None = None
+    hides_names: bool = False
+
+    def remarks(self, shown: bool) -> list[str]:
+        """Problems and warnings, one line each; how many there are where they are only to be shown, and are not."""
+        if self.hides_names and not shown and (self.problems or self.warnings):
+            counts = f"{len(self.problems)} problems and {len(self.warnings)} warnings"
+            return [f"{self.domain}: {counts}, shown but not written here, as names of files may name patients"]
+        lines = [f"{self.domain}: PROBLEM {line}" for line in self.problems]
+        lines += [f"{self.domain}: warning: {line}" for line in self.warnings]
+        if self.hides_names and shown and (self.images or self.stacks):
+            lines.append(f"{self.domain}: numbers are places by name: ..._012 is the twelfth, here and in every report")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -90,13 +103,16 @@ class Report:
         """Whether every domain can be used."""
         return not any(domain.problems for domain in self.domains)
 
-    def text(self) -> str:
-        """A table with one line per domain (one of photographs, one of stacks), then problems, warnings and pictures."""
+    def text(self, shown: bool = True) -> str:
+        """A table with one line per domain (one of photographs, one of stacks), then problems, warnings and pictures.
+
+        ``shown``: for the eyes of whoever has the files, not to be written, so that files may be named.
+        """
         photographs = [domain for domain in self.domains if not domain.stacks]
         head = f"{'domain':<15}{'images':>7}{'subjects':>9}  {'train/val/test':<15}{'size':<12}{'fov px':>7}{'label':>8}{'width':>7}{'contrast':>9}"
         lines = [head, *(_table_line(domain) for domain in photographs)] if photographs else []
         lines += stack_table([(domain.domain, domain.stacks) for domain in self.domains if domain.stacks])
-        return "\n".join([*lines, *_remarks(self.domains)])
+        return "\n".join([*lines, *_remarks(self.domains, shown)])
 
 
 def check_domains(names: Iterable[str], catalogue: Catalogue, out: Path) -> Report:
@@ -106,7 +122,7 @@ def check_domains(names: Iterable[str], catalogue: Catalogue, out: Path) -> Repo
     """
     out.mkdir(parents=True, exist_ok=True)
     report = Report(tuple(_check_domain(name, catalogue, out) for name in names))
-    (out / "check.txt").write_text(report.text() + "\n", encoding="utf-8")
+    (out / "check.txt").write_text(report.text(shown=False) + "\n", encoding="utf-8")
     return report
 
 
@@ -166,14 +182,20 @@ def best_shift(
 def _check_domain(name: str, catalogue: Catalogue, out: Path) -> DomainCheck:
     try:
         reader = catalogue.open(name)
+    except DataError as error:
+        return DomainCheck(name, error.problems, advice=error.advice)
+    return replace(_check_opened(reader, catalogue, out), hides_names=reader.hides_names)
+
+
+def _check_opened(reader: DomainReader, catalogue: Catalogue, out: Path) -> DomainCheck:
+    try:
         if isinstance(reader, StackReader):
             return _check_stacks(reader, catalogue, out)
         problems = reader.problems(deep=True)
     except DataError as error:
-        return DomainCheck(name, error.problems, advice=error.advice)
-    if problems:
-        return DomainCheck(name, tuple(problems), advice=reader.card.advice)
-    assert isinstance(reader, PhotographReader)
+        return DomainCheck(reader.card.name, error.problems, advice=error.advice)
+    if problems or not isinstance(reader, PhotographReader):
+        return DomainCheck(reader.card.name, tuple(problems), advice=reader.card.advice)
     return _check_photographs(reader, catalogue, out)
 
 
@@ -295,8 +317,7 @@ def _table_line(domain: DomainCheck) -> str:
     )
 
 
-def _remarks(domains: Sequence[DomainCheck]) -> list[str]:
-    lines = [f"{d.domain}: PROBLEM {line}" for d in domains for line in d.problems]
-    lines += [f"{d.domain}: warning: {line}" for d in domains for line in d.warnings]
+def _remarks(domains: Sequence[DomainCheck], shown: bool) -> list[str]:
+    lines = [line for domain in domains for line in domain.remarks(shown)]
     lines += [f"{d.domain}: {d.advice}" for d in domains if d.advice]
     return lines + [f"{d.domain}: pictures in {d.sheet}" for d in domains if d.sheet]

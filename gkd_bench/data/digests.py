@@ -1,4 +1,7 @@
-"""SHA-256 of files, remembered between runs so that unchanged raw data are hashed once."""
+"""SHA-256 of files, remembered between runs so that unchanged raw data are hashed once.
+
+What is remembered names no file: paths may name patients.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def memo_file(cache: Path) -> Path:
 
 
 class FileDigests:
-    """SHA-256 of files, remembered by path, size and modification time. A lost update costs a rehash, no more.
+    """SHA-256 of files, remembered by a hash of path, size and modification time. A lost update costs a rehash, no more.
 
     Args:
         memo: JSON file to remember them in; none = hash every time.
@@ -30,7 +33,9 @@ class FileDigests:
 
     def __init__(self, memo: Path | None = None) -> None:
         self._memo = memo
-        self._known = _read_memo(memo)
+        found = _read_memo(memo)
+        self._known = _nameless(found)
+        self._named = self._known.keys() != found.keys()
         self._new: dict[str, str] = {}
 
     def __call__(self, path: Path) -> str:
@@ -41,15 +46,25 @@ class FileDigests:
 
     def remembered(self, key: str, compute: Callable[[], str]) -> str:
         """The digest of this key, computed only when it is not known. The key must tell all that decides the digest."""
-        if key not in self._known:
-            self._known[key] = self._new[key] = compute()
-        return self._known[key]
+        hidden = _hidden(key)
+        if hidden not in self._known:
+            self._known[hidden] = self._new[hidden] = compute()
+        return self._known[hidden]
 
     def save(self) -> None:
         """Add what was hashed to the memo."""
-        if self._memo is None or not self._new:
+        if self._memo is None or not (self._new or self._named):
             return
-        replace_file(self._memo, json.dumps(_read_memo(self._memo) | self._new).encode())
+        replace_file(self._memo, json.dumps(_nameless(_read_memo(self._memo)) | self._new).encode())
+
+
+def _hidden(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def _nameless(memo: dict[str, str]) -> dict[str, str]:
+    """The memo with all its keys hidden: older versions wrote paths."""
+    return {_hidden(key) if "|" in key else key: digest for key, digest in memo.items()}
 
 
 def _read_memo(memo: Path | None) -> dict[str, str]:

@@ -189,6 +189,19 @@ class DomainReader(ABC):
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
 
+    @property
+    def hides_names(self) -> bool:
+        """Whether names of files may be those of patients, so that they are told to whom asks and written nowhere."""
+        return False
+
+    def written(self, problems: Sequence[str]) -> tuple[str, ...]:
+        """Problems of files as records and reports may have them."""
+        if not self.hides_names:
+            return tuple(problems)
+        return (
+            f"{len(problems)} problem{'s' * (len(problems) != 1)} with its files; `gkd-bench data check` names them",
+        )
+
     @abstractmethod
     def images(self) -> Sequence[RawItem]:
         """Everything that a complete data set has, in a fixed order, whether its files exist or not."""

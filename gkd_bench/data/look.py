@@ -330,7 +330,7 @@ def _tried(name: str, block: Folder, classes: tuple[str, ...], checks: dict[str,
     subjects: set[str] = set()
     measures: Measures = ((0, 0), 0, None)
     try:
-        subjects = set(reader.subjects().values())
+        subjects = set(reader.subjects.values())
         measures = next(filter(None, (_measured(reader, raw) for raw in reader.images())), measures)
     except DataError as error:
         problems += [line for line in error.problems if line not in problems]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gkd_bench.data.domain import Spacing
 from gkd_bench.data.splits import Split
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""A name that cannot lead out of its folder."""
 
 
 class PreparedImage(BaseModel):
@@ -47,7 +50,7 @@ class PreparedStack(BaseModel):
     name: str
     subject: str
     split: Split
-    part: str
+    part: FileName
     size: tuple[int, int]
     native_size: tuple[int, int]
     spacing: Spacing | None
@@ -97,7 +100,7 @@ class Manifest(BaseModel):
     channels: int = 1
     classes: tuple[str, ...] = ()
     left_out: dict[str, tuple[str, ...]] = {}
-    checksums: dict[str, str]
+    checksums: dict[FileName, str]
 
     def everything(self) -> tuple[PreparedImage | PreparedStack, ...]:
         """Photographs or stacks."""

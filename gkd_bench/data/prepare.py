@@ -243,7 +243,7 @@ def _build(reader: PhotographReader, catalogue: Catalogue, key: str, folder: Pat
         images=images,
         channels=3 if settings.channel == "rgb" else 1,
         classes=catalogue.classes or reader.card.classes,
-        left_out=dict(survey.left_out),
+        left_out={image: reader.written(lines) for image, lines in survey.left_out.items()},
         checksums=array_checksums(folder),
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")

@@ -27,7 +27,7 @@ from gkd_bench.data.cache import (
 from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.digests import file_digest
 from gkd_bench.data.domain import RawStack, Stack, StackReader
-from gkd_bench.data.manifest import Manifest, PreparedStack
+from gkd_bench.data.manifest import FileName, Manifest, PreparedStack
 from gkd_bench.data.shards import save_compressed
 from gkd_bench.errors import DataError
 from gkd_bench.store.files import replace_file
@@ -62,7 +62,7 @@ class StackNote(BaseModel):
     name: str
     stack: PreparedStack | None = None
     problems: tuple[str, ...] = ()
-    checksums: dict[str, str] = {}
+    checksums: dict[FileName, str] = {}
 
 
 Mapper = Callable[[Callable[[StackJob], StackNote], Sequence[StackJob]], Iterable[StackNote]]
@@ -134,7 +134,7 @@ def _manifest(
         fov_diameter=float(np.median([max(stack.native_size) for stack in stacks])),
         stacks=stacks,
         classes=catalogue.classes or reader.card.classes,
-        left_out={note.name: note.problems for note in notes if note.stack is None},
+        left_out={note.name: reader.written(note.problems) for note in notes if note.stack is None},
         checksums={name: digest for note in notes for name, digest in note.checksums.items()},
     )
 

@@ -37,6 +37,7 @@ from gkd_bench.data.cache import (
 from gkd_bench.data.catalogue import Catalogue
 from gkd_bench.data.corruptions import BANK, BANK_VERSION, find_corruption
 from gkd_bench.data.domain import DomainReader, PhotographReader, Plane, StackReader
+from gkd_bench.data.manifest import FileName
 from gkd_bench.data.prepare import DEFAULT_SCALE, prepare_image
 from gkd_bench.data.stacks import grey_window, prepare_slice
 from gkd_bench.errors import LeakError, StoreError
@@ -81,7 +82,7 @@ class StressManifest(BaseModel):
     settings: dict[str, Any]
     conditions: tuple[Condition, ...]
     images: tuple[str, ...]
-    checksums: dict[str, str]
+    checksums: dict[FileName, str]
 
 
 @dataclass(frozen=True, eq=False)

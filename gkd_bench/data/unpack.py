@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from filecmp import cmp
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from gkd_bench.errors import DataError
 
@@ -29,7 +29,11 @@ MOST_RATIO = (
     200  # unpacked bytes for each packed one; masks of one level pack a thousandfold, but no data set is masks alone
 )
 SMALL = 100 * 10**6  # bytes for which no ratio is too large
+MOST_HEADER = 2**20  # bytes of a long name or of other remarks on an entry
 SHOWN = 10
+_REMARKS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 _CHUNK = 2**20
 _TORN = (
     OSError,
@@ -81,12 +85,14 @@ def unpack(archive: Path, target: Path) -> int:
 
 @contextmanager
 def _hidden(place: Path) -> Iterator[Path]:
+    """A folder in one that nobody else can look into; who may see it once it is moved is for the user's umask to say."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=place))
     except OSError as error:
         raise DataError([f"{place}: nothing can be written there ({error.strerror})"]) from None
     try:
-        yield folder
+        (folder / "all").mkdir()
+        yield folder / "all"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,10 +108,12 @@ def _extract(archive: Path, folder: Path) -> None:
             with zipfile.ZipFile(archive) as opened:
                 _extract_zip(archive, opened, folder)
             return
-        with tarfile.open(archive) as opened_tar:
+        with tarfile.open(archive, tarinfo=_Entry) as opened_tar:
             _extract_tar(archive, opened_tar, folder)
     except tarfile.FilterError as error:
         raise DataError([f"{archive}: {error.tarinfo.name!r}: leads outside"]) from None
+    except _Suspicious as error:
+        raise DataError([f"{archive}: {error}; get it again"]) from None
     except _TORN as error:
         if isinstance(error, OSError) and error.errno:
             raise DataError([f"{archive}: cannot be unpacked ({error.strerror})"]) from None
@@ -190,6 +198,21 @@ def _copy(archive: Path, name: str, source: IO[bytes], out: IO[bytes], size: int
 # ---------------------------------------------------------------- tar
 
 
+class _Suspicious(Exception):
+    """An entry says absurd things of itself."""
+
+
+class _Entry(tarfile.TarInfo):
+    """Refuses remarks of a size that none has, such as a name of gigabytes: tarfile reads them into memory whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _REMARKS and found.size > MOST_HEADER):
+            raise _Suspicious(f"{found.name[:60]!r}: {found.size} bytes of remarks on an entry")
+        return found
+
+
 def _extract_tar(archive: Path, opened: tarfile.TarFile, folder: Path) -> None:
     # The list is read first: a member that is announced too large is refused before anything is written.
     _check(archive, (Member(one.name, one.size, one.isdir(), _tar_problem(one, folder)) for one in opened))
@@ -225,7 +248,6 @@ def _move(source: Path, target: Path) -> int:
         )
     if not os.path.lexists(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.chmod(source, 0o755)
         os.replace(source, target)
         return len(files)
     for above, folders, _ in os.walk(source):

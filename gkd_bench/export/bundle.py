@@ -39,6 +39,7 @@ from gkd_bench.export.graph import export_program, least_side, onnx_model, save_
 from gkd_bench.export.model_file import open_model, require_packages
 from gkd_bench.networks.base import SegmentationNetwork
 from gkd_bench.report.extras import Student
+from gkd_bench.report.names import file_part
 from gkd_bench.report.selection import LAST
 from gkd_bench.stages.models import load_network
 from gkd_bench.store.artefacts import Store, open_store
@@ -128,7 +129,7 @@ def export_run(request: Request, say: Callable[[str], None] = print) -> Path:
 def default_folder(choice: Choice) -> Path:
     """``exports/<sweep>-<source>-<method>-seed<k>``."""
     one = choice.candidate
-    return Path("exports") / f"{choice.saved.name}-{one.source}-{one.method}-seed{one.seed}"
+    return Path("exports") / file_part(f"{choice.saved.name}-{one.source}-{one.method}-seed{one.seed}")
 
 
 def _check(request: Request) -> None:

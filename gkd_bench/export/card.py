@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from gkd_bench.report.extras import Student
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.model_card import Card, model_card
 from gkd_bench.report.names import TEACHER, method_title, metric_column, metric_title
-from gkd_bench.report.render import to_markdown
+from gkd_bench.report.render import code, escape_markdown, to_markdown
 from gkd_bench.report.rows import alone_of, options_of
 
 _SPLITS = ("train", "val", "test")
@@ -66,7 +67,7 @@ def _use(exported: Exported) -> str:
     has_onnx = any(one.format == "onnx" for one in exported.differences)
     parts = [
         f"## Use\n\nA folder of {_inputs(facts)}, prepared and scored as in the benchmark (`pip install 'gkd-bench[export]'`):",
-        f"```bash\ngkd-bench predict {exported.folder} {'VOLUMES' if facts.volumes else 'PHOTOS'} --output masks\n```",
+        f"```bash\ngkd-bench predict {shlex.quote(exported.folder)} {'VOLUMES' if facts.volumes else 'PHOTOS'} --output masks\n```",
         _masks(facts),
         f"Input `{INPUT}`: {facts.input_form}. Output `{OUTPUT}`: {facts.output_form}. Any batch; any height and width of at "
         f"least {facts.network.least_side} pixels.",
@@ -172,7 +173,7 @@ def _method(exported: Exported) -> str:
     known = options_of(records, one.method)
     lines = [f"* method: {method_title(one.method)}" + (f" ({known.paper})" if known and known.paper else "")]
     lines += [f"* port: {known.port}" if known and known.port else ""]
-    lines += [f"* `{name}`: `{value}`" for name, value in _options(settings).items()]
+    lines += [f"* {code(name)}: {code(value)}" for name, value in _options(settings).items()]
     return "## Method\n\n" + "\n".join(line for line in lines if line) + "\n"
 
 
@@ -194,11 +195,11 @@ def _data(exported: Exported) -> str:
         what = f"{len(some)} stacks with {slices} slices" if domain.stacks else f"{len(some)} images"
         counts.append(f"{what} of {len({one.subject for one in some})} {people} ({split})")
     lines = [
-        f"* source: {card.title}; {', '.join(counts)}. Weights were fitted on the first, chosen on the second.",
+        f"* source: {escape_markdown(card.title)}; {', '.join(counts)}. Weights were fitted on the first, chosen on the second.",
         f"* seed of this training: {exported.facts.seed}; seeds of the sweep: {', '.join(map(str, records.seeds)) or 'none'}",
         f"* domains it was scored on: {', '.join(_scored(records)) or 'none'}; none but the source was seen by any training or selection",
-        f"* terms of the source data: {card.terms}"
-        + (f" ({card.source}). The data are not in this folder; whether weights fitted on them may be passed on is a matter of "
+        f"* terms of the source data: {escape_markdown(card.terms)}"
+        + (f" ({escape_markdown(card.source)}). The data are not in this folder; whether weights fitted on them may be passed on is a matter of "
            "these terms, not of the package's Apache-2.0 licence." if card.folder else "."),
     ]  # fmt: skip
     return "## Data and licence\n\n" + "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.export.facts import Facts
 from gkd_bench.export.scale import ScaleChoice
+from gkd_bench.report.render import safe_cell
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".ppm.gz")
 NIFTI = (".nii", ".nii.gz")
@@ -114,9 +115,8 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
-    """A CSV file."""
+    """A CSV file. Texts, such as names of files, cannot start a formula."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(map(safe_cell, row) for row in (columns, *rows))
     return stream.getvalue().encode()

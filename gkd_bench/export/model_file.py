@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import is_zipfile
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from gkd_bench.data.windows import Floats, slide
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.export.facts import INPUT, METADATA_FILE, ONNX_FILE, OUTPUT, PT2_FILE, Facts, from_properties, from_text
+from gkd_bench.export.facts import INPUT, ONNX_FILE, OUTPUT, PT2_FILE, Facts, from_properties, from_text
 
 if TYPE_CHECKING:
     import torch
@@ -125,16 +124,10 @@ def _session(path: Path, device: str) -> InferenceSession:
 def _open_pt2(path: Path, device: str) -> ModelFile:
     import torch
 
-    extra = {METADATA_FILE: ""}
-    if not is_zipfile(path):
-        raise GkdBenchError(
-            f"{path}: torch.export cannot load it (it is no archive); it is torn, or no .pt2 file at all"
-        )
-    try:
-        program = torch.export.load(path, extra_files=extra)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise GkdBenchError(f"{path}: torch.export cannot load it ({_first_line(error)})") from error
-    facts = from_text(extra[METADATA_FILE], str(path))
+    from gkd_bench.export.pt2_file import load_program
+
+    program, text = load_program(path)
+    facts = from_text(text, str(path))
     place = _torch_device(device)
     if place.type != "cpu":
         from torch.export.passes import move_to_device_pass

@@ -8,10 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gkd_bench.data.domain import RawPixels
-from gkd_bench.data.imagefiles import computed_fov_or_all, read_rgb
+from gkd_bench.data.imagefiles import computed_fov_or_all, opened, read_rgb
 from gkd_bench.data.prepare import prepare_image
 from gkd_bench.data.windows import Floats
 from gkd_bench.errors import GkdBenchError
@@ -85,11 +84,10 @@ class Photographs:
 
 
 def read_photograph(path: Path) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8. Raises GkdBenchError for pictures of more than 8 bits, OSError for torn ones."""
-    if path.suffix.lower() != ".gz":
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise GkdBenchError(f"{path}: has more than 8 bits per channel; convert it to 8 bits first")
+    """(height, width, 3) uint8. Raises GkdBenchError for pictures of more than 8 bits, OSError for torn or huge ones."""
+    with opened(path) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise GkdBenchError(f"{path}: has more than 8 bits per channel; convert it to 8 bits first")
     return read_rgb(path)
 
 

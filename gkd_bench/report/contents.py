@@ -29,7 +29,7 @@ def page_tables(records: SweepRecords) -> tuple[Table, ...]:
     evidence = Evidence.of(records)
     if evidence.page is None:
         found = [*_score_tables(evidence), *_selection_tables(evidence), *_distance_tables(records)]
-        found += [diagnostics.health_table(records), diagnostics.cost_table(records)]
+        found += [tables.failures_table(records), diagnostics.health_table(records), diagnostics.cost_table(records)]
         evidence.page = tuple(table for table in found if table.rows)
     return evidence.page
 

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from urllib.parse import quote
 
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.report.backend import QUIET, Backend, Tracked, check_reachable, client_of, resolve_backend
+from gkd_bench.report.backend import (
+    QUIET,
+    Backend,
+    Tracked,
+    check_reachable,
+    client_of,
+    resolve_backend,
+    without_password,
+)  # fmt: skip
 from gkd_bench.report.views import TAG_PREFIX, slug_of
 
 if TYPE_CHECKING:
@@ -33,9 +41,17 @@ HOST = "127.0.0.1"
 PORTS_TRIED = 20
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
+HOSTS = "localhost:*,127.0.0.1:*"
+"""What a browser may call this server. MLflow's own list has ``10.*`` and the like, which foreign pages may be called too."""
 _SERVER = QUIET | {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
-}  # the job runner: eight more processes, nothing uses them
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the job runner: eight more processes, nothing uses them
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+}
+_OPENING = frozenset({
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "MLFLOW_UVICORN_OPTS", "MLFLOW_GUNICORN_OPTS", "MLFLOW_ENABLE_REMOTE_ASSISTANT",
+})  # fmt: skip
+"""Settings of other servers of the user, which would open this one to other machines or pages."""
+_URI = "MLFLOW_BACKEND_STORE_URI"
 _PAGE = "workflowType=machine_learning"
 _LOG_LINES = 15
 
@@ -45,7 +61,8 @@ class Dashboard:
     """How to open MLflow.
 
     Attributes:
-        command: the command line that serves it on this machine only; empty when a server already does.
+        command: the command line that serves it on this machine only, with ``***`` for user and password of its database;
+            empty when a server already does.
         link: the finished comparison, or the runs of the experiment where there is none.
         run_link: the sweep's own run, which opens on its tables; empty when it is not known.
         model_links: pages of the registered students.
@@ -63,7 +80,8 @@ def ui_command(backend: Backend, tracked: Tracked, port: int = 5000) -> Dashboar
     Without ``workflowType`` in its links MLflow opens on a page about traces of language models.
     """
     settings = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true")
-    command = " ".join([*settings, shlex.join(["mlflow", *_serve_words(backend, port)])])
+    secret = [f"{_URI}={shlex.quote(backend.shown)}"] if backend.has_secret else []
+    command = " ".join([*settings, *secret, shlex.join(["mlflow", *_serve_words(backend, port)])])
     root = f"{backend.shown if backend.served else f'http://{HOST}:{port}'}/#"
     place = f"{root}/experiments/{tracked.experiment_id}/runs" if tracked.experiment_id else f"{root}/experiments"
     query = f"{_PAGE}&viewStateShareKey={tracked.view}&compareRunsMode=CHART" if tracked.view else _PAGE
@@ -156,14 +174,18 @@ def _sweep_run(client: MlflowClient, experiment_id: str, sweep: str | None) -> R
 
 
 def _serve_words(backend: Backend, port: int) -> list[str]:
-    return ["ui", "--backend-store-uri", backend.uri, "--host", HOST, "--port", str(port), "--workers", "1"]
+    """What to call MLflow with. A URI with a password stays out of it: everybody on a machine can read command lines."""
+    uri = [] if backend.has_secret else ["--backend-store-uri", backend.uri]
+    return ["ui", *uri, "--host", HOST, "--port", str(port), "--allowed-hosts", HOSTS, "--workers", "1"]
 
 
 @contextmanager
 def _server(backend: Backend, port: int, log: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow as a process group of its own that answers; stopped by its handle, workers included, whatever happens."""
     words = [sys.executable, "-m", "mlflow", *_serve_words(backend, port)]
-    process = subprocess.Popen(words, env={**os.environ, **_SERVER}, stdout=log, stderr=log, start_new_session=True)
+    inherited = {name: value for name, value in os.environ.items() if name not in _OPENING}
+    environment = {**inherited, **_SERVER, _URI: backend.uri}
+    process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait_until_answering(process, port, log)
         yield process
@@ -213,7 +235,7 @@ def _announce(dashboard: Dashboard, browser: bool) -> None:
 
 def _tail(log: BinaryIO) -> str:
     log.seek(0)
-    lines: Sequence[str] = log.read().decode(errors="replace").splitlines()
+    lines: Sequence[str] = without_password(log.read().decode(errors="replace")).splitlines()
     return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Role = Literal["fixed", "worst", "median", "best"]
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How PNG bytes start. Others are not decoded: OpenCV would try its readers of every other format on them."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One test image as one final training sees it; the three PNG files have one size.

@@ -14,7 +14,7 @@ from gkd_bench.report.extras import Student
 from gkd_bench.report.frame import SLICES, SweepRecords
 from gkd_bench.report.names import listed, method_title, metric_decimals, of_class, short_title, words
 from gkd_bench.report.origin import DISCLAIMER
-from gkd_bench.report.render import escape_markdown
+from gkd_bench.report.render import code, escape_markdown
 from gkd_bench.report.runs import headline_metrics
 from gkd_bench.report.selection import RULES, Candidate
 from gkd_bench.report.statistics import Bounds, HierarchicalBootstrap
@@ -194,7 +194,7 @@ def _training(card: Card) -> str:
         + (f", prepared data `{print_of[:12]}`" if print_of else ""),
         f"* network: {card.student.network['name']}, width {card.student.network['width']}{_size(one)}",
         f"* content key of the training: `{one.model}`",
-        *([f"* made by: `{origin.command}`"] if origin.command else []),
+        *([f"* made by: {code(origin.command)}"] if origin.command else []),
         *([f"* machine: {escape_markdown(origin.machine)}"] if origin.machine else []),
     ]
     return "## Training\n\n" + "\n".join(lines) + "\n"
@@ -207,7 +207,7 @@ def _size(one: Candidate) -> str:
 def _preparation(card: Card) -> str:
     """Whatever the images went through; a network fed otherwise does not do what the scores say."""
     side, picture = card.student.tile, Evidence.of(card.records).words.picture
-    facts = [f"* {escape_markdown(name)}: `{value}`" for name, value in _flat(card.student.prepare)]
+    facts = [f"* {escape_markdown(name)}: {code(value)}" for name, value in _flat(card.student.prepare)]
     window = window_of(card.records, card.candidate.source)
     facts += [f"* grey levels of {escape_markdown(card.candidate.source)}: {escape_markdown(window)}"] if window else []
     values = (

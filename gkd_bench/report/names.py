@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gkd_bench.config.method_options import METHOD_OPTIONS
@@ -96,6 +97,11 @@ def _without_place(metric: str) -> str:
 def words(name: str) -> str:
     """A name in plain words."""
     return name.replace("_", " ")
+
+
+def file_part(name: str) -> str:
+    """A name as part of a file's: names in records of somebody else's store may hold anything, such as ``../``."""
+    return re.sub(r"[^0-9A-Za-z_.+@-]", "_", name)
 
 
 def span(values: Iterable[float]) -> str:

@@ -7,22 +7,26 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gkd_bench.report.backend import without_password
 from gkd_bench.report.cells import Section, Table
 from gkd_bench.report.diagnostics import health_warnings
 from gkd_bench.report.domains import left_out_lines
 from gkd_bench.report.frame import CELL, SweepRecords
 from gkd_bench.report.model_card import Card, model_card
-from gkd_bench.report.names import counted
+from gkd_bench.report.names import counted, file_part
 from gkd_bench.report.origin import DISCLAIMER, origin_lines
 from gkd_bench.report.render import escape_markdown, readable_rows, to_markdown
 from gkd_bench.report.runs import TEXT_LIMIT, finite, headline_metrics
 from gkd_bench.report.selection import RULES
+from gkd_bench.report.tables import failures_of
 
 NOTE_LIMIT = 7900  # MLflow silently cuts notes at 8000 characters
 TABLES = "mlflow_tables"
 CARDS = "model_cards"
 _NOTED: tuple[Section, ...] = ("answer", "comparison", "matrix", "efficiency", "selection", "forecast")
 _SHOWN_WARNINGS = 3
+_SHOWN_FAILURES = 5
+_SHOWN_CAUSE = 200
 _DICE = "dice"
 _NO_BREAK = "\u00a0"
 _MARK = re.compile(r" ((?:[◦≈▾◇¶§!]|\\\*)(?:\*\*|</ins>)? \|)")  # a mark at the end of a cell
@@ -63,13 +67,13 @@ def parent_metrics(records: SweepRecords) -> dict[str, float]:
 def parent_files(records: SweepRecords, shown: Shown, cards: Sequence[Card]) -> dict[str, bytes]:
     """Files of the sweep's run by path: those of the report, tables for MLflow's viewer, model cards, the origin."""
     texts = {f"{TABLES}/{table.name}.json": table_json(table) for table in shown.tables}
-    texts |= {f"{CARDS}/{card.candidate.source}.md": model_card(card) for card in cards}
-    texts["origin.txt"] = "".join(f"{line}\n" for line in origin_lines(records))
+    texts |= {f"{CARDS}/{file_part(card.candidate.source)}.md": model_card(card) for card in cards}
+    texts["origin.txt"] = "".join(f"{without_password(line)}\n" for line in origin_lines(records))
     return {**shown.files, **{path: text.encode() for path, text in texts.items()}}
 
 
 def parent_tags(records: SweepRecords, shown: Shown, cards: Sequence[Card]) -> dict[str, str]:
-    """Labels of the sweep's run: its note, where it comes from, and which files are tables."""
+    """Labels of the sweep's run: its note, where it comes from, how much failed, and which files are tables."""
     origin = records.origin
     listed = [{"path": f"{TABLES}/{table.name}.json", "type": "table"} for table in shown.tables]
     students = {f"selected.{card.candidate.source}": card.name for card in cards}
@@ -77,8 +81,9 @@ def parent_tags(records: SweepRecords, shown: Shown, cards: Sequence[Card]) -> d
         "kind": "sweep",
         "rule": origin.rule,
         "seeds": ", ".join(map(str, records.seeds))[:TEXT_LIMIT],
-        "command": origin.command[:TEXT_LIMIT],
+        "command": without_password(origin.command)[:TEXT_LIMIT],
         **students,
+        **({"failures": failed} if (failed := _failed_words(records)) else {}),
         "mlflow.note.content": parent_note(records, shown),
         "mlflow.loggedArtifacts": json.dumps(listed),
     }
@@ -113,6 +118,7 @@ def _sections(records: SweepRecords, shown: Shown) -> Iterator[str]:
     chosen = sorted((table for table in shown.tables if table.section in order), key=lambda table: order[table.section])
     first = [table for table in chosen if table.section == "answer"]
     yield from (to_markdown(table, 3) for table in first)
+    yield from _failures(records)
     yield from _warnings(records)
     yield from (to_markdown(table, 3) for table in chosen if table not in first)
 
@@ -121,6 +127,22 @@ def _for_mlflow(markdown: str) -> str:
     """Markdown that MLflow shows well: after a backslash and an angle bracket it shows no table; narrow cells break at one space."""
     markdown = _MARK.sub(rf"{_NO_BREAK}\1", markdown)
     return markdown.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("± ", f"±{_NO_BREAK}")
+
+
+def _failed_words(records: SweepRecords) -> str:
+    """How many stages and trials failed; empty when none did."""
+    kinds = [one.kind for one in failures_of(records)]
+    return ", ".join(counted(kinds.count(kind), kind) for kind in ("stage", "trial") if kind in kinds)
+
+
+def _failures(records: SweepRecords) -> Iterator[str]:
+    """The first failures with their causes, stages before trials."""
+    found = failures_of(records)
+    if found:
+        lines = (f"{one.kind} {one.name}: {one.cause[:_SHOWN_CAUSE]}" for one in found[:_SHOWN_FAILURES])
+        listed = "".join(f"* {escape_markdown(line)}\n" for line in lines)
+        more = f"* and {len(found) - _SHOWN_FAILURES} more in the report\n" if len(found) > _SHOWN_FAILURES else ""
+        yield f"### Failures: {_failed_words(records)}\n\n{listed}{more}"
 
 
 def _warnings(records: SweepRecords) -> Iterator[str]:

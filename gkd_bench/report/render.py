@@ -40,7 +40,14 @@ _TERMINAL_STYLES: tuple[tuple[Flag, str], ...] = (
     ("warning", "yellow"),
     ("oracle", "bright_black italic"),
 )
-_FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
+_LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_SIGNS = r"=+@\uff1d\uff0b\uff20"  # also the wide forms, which some spreadsheets take for the plain ones
+_FORMULA_START = re.compile(rf"[\s\u200b\ufeff]*[{_SIGNS}\t\-\uff0d]")
+_NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+_PLAIN_NUMBER = re.compile(_NUMBER)
+_FORMULA_INSIDE = re.compile(  # after a space, a dash is one of a sentence
+    rf"([,;\t|])(?=\s*[{_SIGNS}]|[\t\-\uff0d])(?!\s*{_NUMBER}\.?(?:[,;|\s\])}}]|$))"
+)
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]|<>])")
 
 
@@ -64,9 +71,9 @@ def to_csv(table: Table, preamble: Sequence[str] = ()) -> str:
     """
     buffer = io.StringIO()
     for line in (table.title, _caption(table), *table.notes, *preamble):
-        buffer.write("".join(f"# {part}\n" for part in line.splitlines()))
+        buffer.write("".join(f"# {_safe_comment(part)}\n" for part in line.splitlines()))
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_safe(name) for column in table.columns for name in _csv_names(column)])
+    writer.writerow([safe_cell(name) for column in table.columns for name in _csv_names(column)])
     writer.writerows(_csv_row(table.columns, row) for row in table.rows)
     return buffer.getvalue()
 
@@ -109,6 +116,13 @@ def heading(column: Column) -> str:
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def code(text: object) -> str:
+    """Text as Markdown code, on one line, that nothing in it can end."""
+    line = " ".join(str(text).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
 
 def _caption(table: Table) -> str:
@@ -187,9 +201,18 @@ def _csv_row(columns: Sequence[Column], row: Sequence[Cell]) -> list[str]:
 def _csv_value(value: Value) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
-    return "" if value is None else _safe(str(value)) if isinstance(value, str) else str(value)
+    return "" if value is None else safe_cell(value) if isinstance(value, str) else str(value)
 
 
-def _safe(text: str) -> str:
-    """Spreadsheets run a cell that starts like a formula; a leading apostrophe makes it text."""
-    return f"'{text}" if text.startswith(_FORMULA_START) else text
+def safe_cell(text: str) -> str:
+    """Text for a cell of a CSV file: spreadsheets run one that starts like a formula, a leading apostrophe makes it text.
+
+    Line breaks, which are not always told from the end of a row, become spaces. Numbers stay numbers, negative ones too.
+    """
+    line = _LINE_BREAKS.sub(" ", text)
+    return f"'{line}" if _FORMULA_START.match(line) and not _PLAIN_NUMBER.fullmatch(line) else line
+
+
+def _safe_comment(line: str) -> str:
+    """A line that a spreadsheet, which knows no comments, splits into cells."""
+    return _FORMULA_INSIDE.sub(r"\1'", line)

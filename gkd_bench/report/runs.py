@@ -1,4 +1,5 @@
-"""What MLflow is to show below a sweep's run, worked out from the records alone: one run per trial and per final training.
+"""What MLflow is to show below a sweep's run, worked out from the records alone: one run per trial and per final training,
+those that failed included.
 
 Metrics are ``<what>/<where>``, so that a list in alphabetical order keeps together what is compared: ``dice/<target>``,
 ``foreign/dice``, ``in_domain/dice``, ``stressed/dice``, ``fsd/<target>``, ``cost/macs``, ``val/dice``, ``loss/<term>``;
@@ -25,6 +26,7 @@ from gkd_bench.report.pulls import silent_rows
 from gkd_bench.report.rows import kind_of, port_of, remedies_of
 from gkd_bench.report.selection import RULES, Candidate, is_nothing
 from gkd_bench.report.students import selected_students
+from gkd_bench.report.tables import failures_of, plain_cause
 from gkd_bench.store.node import content_hash
 
 TEXT_LIMIT = 5000
@@ -75,7 +77,7 @@ class ChildRun:
             that others are built on); ``source``, ``method``, ``model`` (both), ``seed``, ``trial``, ``stage``,
             ``selected``, ``rule``; of rows of the tables ``method_kind`` (``reference``, ``control``, ``method``,
             ``variant``), ``port`` (what differs from the published method), ``remedies``, ``gradient`` (which loss terms
-            are silent).
+            are silent); of what failed its ``cause``.
         params: settings; they never change for one identity.
         finals: results without an epoch.
         curves: values per epoch.
@@ -98,13 +100,15 @@ class ChildRun:
 
 
 def child_runs(records: SweepRecords) -> list[ChildRun]:
-    """Every trial, then every final training, in an order that does not depend on the order of the records.
+    """Every trial, then every final training, then those that failed, in an order that does not depend on the records'.
 
     Settings of the origin become parameters.
     """
     curves = {key: tuple(_points(part)) for (key,), part in grouped(records.of("epoch"), ["key"])}
     seen = {(one.model, one.variant): one for one in records.candidates}
-    return [*_trial_runs(records, curves, seen), *_training_runs(records, curves, seen)]
+    trained = list(_training_runs(records, curves, seen))
+    known = {one.identity for one in trained}
+    return [*_trial_runs(records, curves, seen), *trained, *_failed_runs(records, known)]
 
 
 def legal_name(text: str) -> str:
@@ -137,7 +141,7 @@ def _trial_runs(
 ) -> Iterator[ChildRun]:
     for row in records.of("trial").sort_values(["study", "number"], kind="stable").to_dict("records"):
         study, number, state = str(row["study"]), int(row["number"]), str(row["state"])
-        cause = "" if is_nothing(row["cause"]) else str(row["cause"])[:TEXT_LIMIT]
+        cause = plain_cause(row["cause"])
         tags = {"trial": str(number), "study": study, "state": state, **({"cause": cause} if cause else {})}
         words = f"Trial {number} of the search {study}: {state}{f', {cause}' if cause else ''}."
         name = f"{row['source']}: {method_title(str(row['method']))}, trial {number}"
@@ -186,6 +190,25 @@ def _training_runs(
         )
 
 
+def _failed_runs(records: SweepRecords, known: set[str]) -> Iterator[ChildRun]:
+    """A run for each final training that failed and has no records of its own; other stages are in the table only."""
+    failed = {one.key: one.cause for one in failures_of(records) if one.kind == "stage" and one.key not in known}
+    frame = records.frames.get("failure", pd.DataFrame(columns=["key", "kind"])).drop_duplicates("key")
+    for row in frame[frame["kind"].isin(TRAINED_KINDS)].sort_values("key").to_dict("records"):
+        key = str(row["key"])
+        if key not in failed:
+            continue
+        place: Place = "part" if row["kind"] in ("semantic", "alignment") else "final"
+        words = f"{_training_name(row, place)}. It failed: {failed[key]}. The same command tries it again."
+        yield ChildRun(
+            identity=key,
+            name=_training_name(row, place),
+            status="FAILED",
+            tags={**_labels(row, place, records), "cause": failed[key], "mlflow.note.content": words},
+            params=_flat(records.origin.settings.get(key, {})),
+        )
+
+
 def _training_rows(records: SweepRecords) -> dict[str, dict[str, Any]]:
     """Key -> labels of every final training; of a scoring, where the records of its training are not there."""
     columns = ["key", "kind", "source", "method", "network", "seed"]
@@ -198,7 +221,7 @@ def _training_rows(records: SweepRecords) -> dict[str, dict[str, Any]]:
     return {str(row["key"]): {str(name): value for name, value in row.items()} for row in rows.to_dict("records")}
 
 
-def _training_name(row: Mapping[str, Any], place: Place) -> str:
+def _training_name(row: Mapping[Any, Any], place: Place) -> str:
     title = method_title(str(row["method"]))
     words = f"{title} ({row['kind']})" if place == "part" else title
     return f"{row['source']}: {words}, seed {row['seed']}"

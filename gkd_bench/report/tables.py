@@ -7,8 +7,10 @@ of slices per volume.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,27 @@ _GAP_WORDS = (
     f"{NO_GAP}: there is no gap to close. No interval: the teacher is not better in 2.5 % of the resamples or more."
 )
 _JUDGED = frozenset({"better", "worse", "better_kd", "worse_kd"})
+_CAUSE_LENGTH = 500
+_STAGE_AGAIN = re.compile(r"(?:StageError: )?[^:]*? ?\(key [0-9a-f]{24}\)(?: failed)?: ")
+_TRACEBACK = re.compile(r" \(traceback: [^)]*\)")
+_MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/[^\s/'\":,;()]+)+/([^\s/'\":,;()]+)")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that a sweep asked for and has not got.
+
+    Attributes:
+        kind: whether a stage or a trial of a search failed.
+        name: which, in words.
+        cause: one line, without paths of the machine.
+        key: content key of a stage; empty of a trial.
+    """
+
+    kind: Literal["stage", "trial"]
+    name: str
+    cause: str
+    key: str = ""
 
 
 def heat_table(records: SweepRecords, metric: str | None = None, method: str = "gkd") -> Table:
@@ -178,6 +201,41 @@ def scores(records: SweepRecords) -> Table:
         "_mm: of volumes of known spacing, in millimetres" if any(bare(one).endswith("_mm") for one in metrics) else "",
     )
     return Table("scores", "All scores", caption, tuple(columns), frame_rows(columns, frame), "matrix")
+
+
+def failures_of(records: SweepRecords) -> list[Failure]:
+    """Stages, then trials that failed, by name. A stage that another run of the sweep finished has not failed."""
+    frame = records.frames.get("failure", pd.DataFrame(columns=["key", "stage", "cause"]))
+    frame = (
+        frame[~frame["key"].isin(set(records.of("cost")["key"]))].drop_duplicates("key").sort_values(["stage", "key"])
+    )
+    trials = records.of("trial")
+    failed = trials[trials["state"] == "failed"].sort_values(["study", "number"], kind="stable")
+    return [
+        *(Failure("stage", str(row["stage"]), plain_cause(row["cause"]), str(row["key"]))
+          for row in frame.to_dict("records")),
+        *(Failure("trial", f"{row['study']}, trial {row['number']}", plain_cause(row["cause"]))
+          for row in failed.to_dict("records")),
+    ]  # fmt: skip
+
+
+def failures_table(records: SweepRecords) -> Table:
+    """One row for each stage and each trial that failed, with its cause; without rows where none did."""
+    columns = (Column("what", "what"), Column("name", "name"), Column("cause", "cause"))
+    rows = tuple(plain_texts((one.kind, one.name, one.cause)) for one in failures_of(records))
+    caption = sentences(
+        "What is missing from the other tables, and why",
+        "The same command tries failed stages again; a failed trial has cost its search one point",
+    )
+    return Table("failures", "Failures", caption, columns, rows, "health")
+
+
+def plain_cause(text: object) -> str:
+    """A cause fit for a table: one line, without the stage's own name and key, the traceback's file, or folders of a machine."""
+    if not isinstance(text, str):
+        return ""
+    line = _STAGE_AGAIN.sub("", _TRACEBACK.sub("", " ".join(text.split())))
+    return _MACHINE_PATH.sub(r"\1", line)[:_CAUSE_LENGTH]
 
 
 def value_cell(value: object) -> Cell:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import orjson
 
@@ -41,6 +44,7 @@ class Facts:
         node: stage that made it; none when the manifest is damaged, or of a newer format.
         created: when, in ISO format; empty when not known.
         versions: package -> version that made it.
+        seconds: how long its stage ran; none when not known.
         newer: whether a newer version of this code wrote it.
     """
 
@@ -48,36 +52,65 @@ class Facts:
     node: StageNode | None = None
     created: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
     newer: bool = False
 
 
 def published(store: Store) -> list[str]:
     """Keys of all artefacts, sorted; one listing that asks no size."""
-    return list(store.keys())
+    if not isinstance(store, LocalStore):
+        return list(store.keys())
+    found = _folders(store.root)
+    return [key for key, folder in sorted(found.items()) if os.path.exists(f"{folder}/{MANIFEST}")]
 
 
 def listing(store: Store) -> Listing:
     """All artefacts with their sizes; two listings of an object service, one of a folder."""
-    files: dict[str, dict[str, dict[str, int]]] = {}  # key -> draft -> name -> bytes; a folder knows one draft
-    local = isinstance(store, LocalStore)
+    if isinstance(store, LocalStore):
+        return _of_folder(store.root)
+    files: dict[str, dict[str, dict[str, int]]] = {}  # key -> draft -> name -> bytes
     for name, size in store.blobs.names("artefacts"):
-        _, first, second, *_ = [*name.split("/"), "", ""]
-        key, draft = (second, "") if local else (first, second)
+        _, key, draft, *_ = [*name.split("/"), "", ""]
         files.setdefault(key, {}).setdefault(draft, {})[name] = size
-    if local:
-        return _of_folder({key: drafts[""] for key, drafts in files.items()})
     markers = {name.removeprefix(f"{MARKERS}/"): size for name, size in store.blobs.names(MARKERS)}
     return _of_service(store, files, markers)
 
 
-def _of_folder(files: Mapping[str, Mapping[str, int]]) -> Listing:
+def _of_folder(root: Path) -> Listing:
     artefacts, drafts = {}, dict[str, int]()
-    for key, sizes in sorted(files.items()):
-        if is_key(key) and f"artefacts/{key[:2]}/{key}/{MANIFEST}" in sizes:
+    for key, folder in sorted(_folders(root).items()):
+        sizes = dict(_sizes(folder))
+        if f"{folder}/{MANIFEST}" in sizes:
             artefacts[key] = sum(sizes.values())
         else:
-            drafts |= sizes
+            drafts |= {os.path.relpath(path, root): size for path, size in sizes.items()}
     return Listing(artefacts, drafts)
+
+
+def _folders(root: Path) -> dict[str, str]:
+    """Key -> folder of an artefact, or of what an interrupted copy left of one."""
+    folders = (folder for part in _entries(root / "artefacts") for folder in _entries(part))
+    return {key: folder for folder in folders if is_key(key := os.path.basename(folder))}
+
+
+def _entries(folder: str | Path) -> Iterator[str]:
+    """Paths of what lies in a folder; nothing when it is none."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry.path for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _sizes(folder: str) -> Iterator[tuple[str, int]]:
+    """(path, bytes) of all files below a folder; those that vanish meanwhile are left out."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _sizes(entry.path)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    yield entry.path, entry.stat().st_size
 
 
 def _of_service(
@@ -118,7 +151,8 @@ def _facts(store: Store, key: str) -> Facts | None:
         if manifest["format"] > MANIFEST_FORMAT:
             return Facts(key, newer=True)
         node = StageNode.from_json(manifest["node"])
-        return Facts(key, node, str(manifest["created"]), dict(manifest["versions"]))
+        seconds = manifest["summary"].get("seconds")
+        return Facts(key, node, str(manifest["created"]), dict(manifest["versions"]), seconds and float(seconds))
     except (ValueError, LookupError, TypeError):
         return Facts(key)
 

@@ -26,6 +26,7 @@ CLOCKS = timedelta(hours=1)
 Nodes = Mapping[str, StageNode]
 _FIELDS = tuple(one.name for one in fields(StageNode) if one.name != "settings")
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
+_TORN = (ValueError, LookupError, TypeError, AttributeError)  # what reading something else than was written may raise
 _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
@@ -39,14 +40,21 @@ class Need:
         reported: key -> stage that its report is of.
         since: when the runs that did not end began: whatever was made after may be theirs, such as a trial's student that
             no list names yet. None when the last run ended.
-        problem: why it is not known what the sweep needs; empty when it is.
+        listed: whether its last run wrote down what it asked for.
+        torn: what of that cannot be read, and what to do; empty when all can.
     """
 
     sweep: str
     planned: Nodes = field(default_factory=dict)
     reported: Nodes = field(default_factory=dict)
     since: datetime | None = None
-    problem: str = ""
+    listed: bool = True
+    torn: str = ""
+
+    @property
+    def state(self) -> str:
+        """Why it is not known what the sweep needs."""
+        return self.torn or ("not run to its end" if self.listed else "no list of its stages: its next run writes one")
 
     @property
     def nodes(self) -> dict[str, StageNode]:
@@ -78,12 +86,23 @@ def read_planned(store: Store, sweep: str) -> Nodes:
 
 def sweep_names(store: Store) -> list[str]:
     """Names of all sweeps of a store, sorted."""
+    return sorted(name for name, files in _files_of_sweeps(store).items() if files)
+
+
+def sweeps_and_owners(store: Store) -> list[str]:
+    """Names of all sweeps that may be running, sorted: also of those that have written nothing yet but who runs them."""
     return sorted(_files_of_sweeps(store))
+
+
+def files_of_sweep(store: Store, sweep: str) -> list[tuple[str, int]]:
+    """(name, bytes) of all that a sweep has written, but for who runs it."""
+    owner = f"sweeps/{sweep}/owner/"
+    return [(name, size) for name, size in store.blobs.names(f"sweeps/{sweep}") if not name.startswith(owner)]
 
 
 def read_needs(store: Store) -> list[Need]:
     """What every sweep of the store needs, by name."""
-    files = sorted(_files_of_sweeps(store).items())
+    files = sorted((sweep, files) for sweep, files in _files_of_sweeps(store).items() if files)
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(lambda item: _read_need(store, item[0], ORIGIN in item[1]), files))
 
@@ -126,32 +145,29 @@ def _closure(store: Store, keys: Collection[str], known: dict[str, StageNode]) -
 
 
 def _files_of_sweeps(store: Store) -> dict[str, set[str]]:
-    """Name -> files of every sweep; a sweep of which an owner alone is left has been forgotten."""
+    """Name -> files of every sweep, who runs it left out: none of one that begins, or has been forgotten."""
     found: dict[str, set[str]] = {}
     for name, _ in store.blobs.names("sweeps"):
         _, sweep, *file = name.split("/")
-        if file and file[0] != "owner":
-            found.setdefault(sweep, set()).add("/".join(file))
+        if file:
+            found.setdefault(sweep, set()).update(["/".join(file)] if file[0] != "owner" else [])
     return found
 
 
 def _read_need(store: Store, sweep: str, has_report: bool) -> Need:
     planned: Nodes = {}
     reported: Nodes = {}
-    since, problems = None, []
+    torn, since = [], None
     content = store.blobs.read(f"sweeps/{sweep}/{STAGES}")
     try:
         planned, since = ({}, _BEGINNING) if content is None else _unpacked(content)
-        problems += ["has no list of its stages; its next run writes one"] if content is None else []
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        since, problems = _BEGINNING, [f"{STAGES} is torn ({error}); its next run writes it anew"]
-    if has_report:
-        try:
-            reported = _reported(store.blobs.read(f"sweeps/{sweep}/{ORIGIN}") or b"")
-        except (ValueError, LookupError, TypeError) as error:
-            since = _BEGINNING
-            problems.append(f"{ORIGIN} is torn ({error}); its next run, which trains nothing, writes it anew")
-    return Need(sweep, planned, reported, since, "; ".join(problems))
+    except _TORN as error:
+        torn.append(f"{STAGES} is torn ({error}); its next run writes it anew")
+    try:
+        reported = _reported(store.blobs.read(f"sweeps/{sweep}/{ORIGIN}") or b"") if has_report else {}
+    except _TORN as error:
+        torn.append(f"{ORIGIN} is torn ({error}); its next run, which trains nothing, writes it anew")
+    return Need(sweep, planned, reported, _BEGINNING if torn else since, content is not None, "; ".join(torn))
 
 
 def _reported(content: bytes) -> Nodes:
@@ -164,7 +180,7 @@ def _last_since(store: Store, sweep: str) -> datetime | None:
     content = store.blobs.read(f"sweeps/{sweep}/{STAGES}")
     try:
         return None if content is None else _unpacked(content)[1]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _TORN:
         return _BEGINNING
 
 

@@ -97,6 +97,8 @@ def read_manifest(content: bytes, key: str, removal: str) -> dict[str, Any]:
         )
     if manifest["key"] != key:
         raise corrupt(key, MANIFEST, f"belongs to {manifest['key']}", removal)
+    if strange := [name for name in manifest["files"] if not _is_name(name)]:
+        raise corrupt(key, MANIFEST, f"names a file elsewhere, {strange[0]!r}", removal)
     return manifest
 
 
@@ -158,9 +160,14 @@ def decode_checkpoint(content: bytes) -> dict[str, Any]:
     return state
 
 
+def _is_name(name: str) -> bool:
+    """Whether a file of that name lies in the artefact's own folder, on every system."""
+    return all(map(_NAME_PART.fullmatch, name.split("/")))
+
+
 def _check_names(draft: Draft) -> None:
     names = [*draft.files, *(f"{name}{TENSOR_SUFFIX}" for name in draft.tensors)]
-    problems = [f"  {name!r}: unsafe name" for name in names if not all(map(_NAME_PART.fullmatch, name.split("/")))]
+    problems = [f"  {name!r}: unsafe name" for name in names if not _is_name(name)]
     reserved = [name for name in draft.files if name in (MANIFEST, RECORDS) or name.endswith(TENSOR_SUFFIX)]
     problems += [f"  {name!r}: reserved for the store" for name in reserved]
     if problems:

@@ -19,8 +19,8 @@ from gkd_bench.report.archive import (
     save_sweep,
     sweep_file,
 )
-from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.frame import SweepRecords
+from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.store.node import StageNode
 
 from .made_up import make_origin, make_records, model_key

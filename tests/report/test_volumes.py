@@ -9,7 +9,6 @@ import pytest
 
 from gkd_bench.report import tables
 from gkd_bench.report.archive import SavedSweep, load_sweep_records, save_sweep
-from gkd_bench.store.artefacts import LocalStore
 from gkd_bench.report.cells import Table
 from gkd_bench.report.comparison import further_comparison
 from gkd_bench.report.contents import answer, file_tables, page_tables
@@ -25,6 +24,7 @@ from gkd_bench.report.parent import parent_metrics
 from gkd_bench.report.render import to_csv
 from gkd_bench.report.runs import child_runs, legal_name
 from gkd_bench.report.writer import write_report
+from gkd_bench.store.artefacts import LocalStore
 
 from .made_up_volumes import CT, LEVEL, LOOSE, liver_records, make_liver, volumes_origin
 from .mlflow_help import student

@@ -40,6 +40,7 @@ from gkd_bench.errors import DataError
 
 GREY = (0, 255)
 SHOWN = 5
+LEAST_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,24 @@ class FolderDomain(FileDomain):
             modality="photograph" if block.kind == "photograph" else block.modality,
         )
 
+    @property
+    def hides_names(self) -> bool:
+        """Whether images and subjects are called by numbers, as names of files may be those of patients."""
+        return self.block.names == "numbered"
+
+    @cached_property
+    def image_names(self) -> dict[str, str]:
+        """Image -> what it is called in everything that is written; the order stays."""
+        names = [str(entry.key) for entry in self.found.entries]
+        what = "volume" if self.block.kind == "volume" else "image"
+        return numbered(what, names) if self.hides_names else {name: name for name in names}
+
+    @cached_property
+    def subject_names(self) -> dict[str, str]:
+        """Subject -> what it is called in everything that is written; the order stays. Raises DataError."""
+        names = sorted(set(self.subjects.values()))
+        return numbered("subject", names) if self.hides_names else {name: name for name in names}
+
     @cached_property
     def meaning(self) -> Callable[[Path], Meaning]:
         """From a mask's file to what makes class numbers of its levels."""
@@ -116,8 +135,9 @@ class FolderDomain(FileDomain):
         except DataError as error:
             raise self.error([*error.problems]) from None
 
+    @cached_property
     def subjects(self) -> dict[str, str]:
-        """Image -> subject. Raises DataError for images without one."""
+        """Image -> subject, by their own names. Raises DataError for images without one."""
         names = [str(entry.key) for entry in self.found.entries]
         if self.table is not None:
             return {name: self.table.subjects[name] for name in names}
@@ -132,10 +152,13 @@ class FolderDomain(FileDomain):
 
     def splits(self) -> Mapping[str, Split]:  # type: ignore[override]
         """Subject -> split: from the table, else dealt out. Raises DataError for too few subjects or a wrong table."""
+        return {self.subject_names[name]: split for name, split in self._splits().items()}
+
+    def _splits(self) -> Mapping[str, Split]:
         if self.table is not None and self.table.splits is not None:
-            return dict(self.table.splits)
+            return self.table.splits
         try:
-            return deal([*self.subjects().values()], self.block.split)
+            return deal([*self.subjects.values()], self.block.split)
         except DataError as error:
             raise self.error([*error.problems]) from None
 
@@ -163,6 +186,11 @@ class FolderDomain(FileDomain):
         settings = self.block.model_dump(mode="json", include={"kind", "modality", "levels", "spacing", "flip"})
         return {"files": super().content(digest), "images": pairs, "settings": settings, "classes": self.card.classes}
 
+    def called(self, entry: Entry) -> tuple[str, str]:
+        """What an image and its subject are called in everything that is written."""
+        name = str(entry.key)
+        return self.image_names[name], self.subject_names[self.subjects[name]]
+
     def placed(self, entry: Entry, path: str | None, role: str) -> Path:
         """A file of an image; where it lacks one, the pattern that found none, which is a file that does not exist."""
         return self.folder / (path or f"no {role} of {entry.key}")
@@ -173,18 +201,16 @@ class FolderPhotographs(FolderDomain, Photographs):
 
     def images(self) -> list[RawImage]:
         """Every image that fits the pattern, by name. Raises DataError."""
-        return [
-            self._raw(entry, subject)
-            for entry, subject in zip(self.found.entries, self.subjects().values(), strict=True)
-        ]
+        return [self._raw(entry) for entry in self.found.entries]
 
-    def _raw(self, entry: Entry, subject: str) -> RawImage:
+    def _raw(self, entry: Entry) -> RawImage:
         fov = self.placed(entry, entry.fov, "field of view") if self.block.fov else None
-        return RawImage(str(entry.key), subject, self.folder / entry.image, self.placed(entry, entry.mask, "mask"), fov)
+        image, mask = self.folder / entry.image, self.placed(entry, entry.mask, "mask")
+        return RawImage(*self.called(entry), image, mask, fov)
 
     @cached_property
     def _lacking(self) -> dict[str, tuple[str, ...]]:
-        return {str(entry.key): entry.problems for entry in self.found.entries if entry.problems}
+        return {self.image_names[str(entry.key)]: entry.problems for entry in self.found.entries if entry.problems}
 
     def item_problems(self, raw: RawImage, deep: bool) -> list[str]:
         """One line per file that is missing or wrong."""
@@ -218,11 +244,10 @@ class FolderStacks(FolderDomain, StackReader):
     def images(self) -> list[RawStack]:
         """Every volume, or every subject with its slices, by name. Raises DataError."""
         if self.block.kind == "volume":
-            subjects = self.subjects()
-            return [self._stack([entry], str(entry.key), subjects[str(entry.key)]) for entry in self.found.entries]
+            return [self._stack([entry], *self.called(entry)) for entry in self.found.entries]
         members: dict[str, list[Entry]] = {}
-        for entry, subject in zip(self.found.entries, self.subjects().values(), strict=True):
-            members.setdefault(subject, []).append(entry)
+        for entry in self.found.entries:
+            members.setdefault(self.called(entry)[1], []).append(entry)
         return [self._stack(members[subject], subject, subject) for subject in sorted(members)]
 
     def _stack(self, entries: Sequence[Entry], name: str, subject: str) -> RawStack:
@@ -275,6 +300,12 @@ class FolderStacks(FolderDomain, StackReader):
                     ]
                 )
             yield plane
+
+
+def numbered(what: str, names: Sequence[str]) -> dict[str, str]:
+    """Name -> its number among all, counted from 1, such as ``image_012``: sorted as text they keep their order."""
+    digits = max(LEAST_DIGITS, len(str(len(names))))
+    return {name: f"{what}_{number:0{digits}d}" for number, name in enumerate(names, start=1)}
 
 
 def _rule(block: Folder) -> str:

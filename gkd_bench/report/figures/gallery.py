@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.evidence import Evidence
-from gkd_bench.report.extras import Extras, Picture, Role
+from gkd_bench.report.extras import PNG, Extras, Picture, Role
 from gkd_bench.report.figures.axes import legend, plain
 from gkd_bench.report.figures.base import PAGE, Figure, file_name, finish, sheet, style
 from gkd_bench.report.figures.scores import named_methods
@@ -182,7 +182,8 @@ def _small(content: bytes, side: float) -> Pixels:
     """(height, width, 3) RGB of PNG bytes, no wider than it is shown at 160 pixels per inch."""
     import cv2
 
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    is_png = content.startswith(PNG)
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if is_png else None
     if picture is None:
         raise GkdBenchError(
             f"a picture of the report is no PNG ({len(content)} bytes); make the report's pictures again"

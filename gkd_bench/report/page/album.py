@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkd_bench.errors import GkdBenchError
-from gkd_bench.report.extras import Picture, Role
+from gkd_bench.report.extras import PNG, Picture, Role
 
 BUDGET = 6_000_000
 """Characters of a page that pictures may take."""
@@ -83,7 +83,8 @@ def first_seeds(pictures: Iterable[Picture]) -> list[Picture]:
 
 def decoded(content: bytes) -> NDArray[np.uint8]:
     """(height, width, 3) uint8 BGR pixels of PNG bytes. Raises GkdBenchError when they are none."""
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    is_png = content.startswith(PNG)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if is_png else None
     if pixels is None:
         raise GkdBenchError(f"a picture of {len(content)} bytes cannot be read as PNG; evaluate its network again")
     return np.asarray(pixels, np.uint8)
