@@ -12,6 +12,7 @@ from gkd_bench.report import rows
 from gkd_bench.report.extras import Extras, Picture, Student, VectorSet
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.selection import BEST, LAST
+from gkd_bench.report.tables import plain_cause
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode
 from gkd_bench.store.records import SCHEMA_VERSION
@@ -33,7 +34,7 @@ def collect(
     missing: Mapping[str, str],
     statements: Sequence[Mapping[str, Any]] = (),
 ) -> list[Record]:
-    """All records of a sweep. Stages that failed have none; domains that are missing are named.
+    """All records of a sweep. Stages that failed have one that says why; domains that are missing are named.
 
     Args:
         sweep: the sweep.
@@ -48,6 +49,7 @@ def collect(
     for study in result.studies:
         for trial in study.trials:
             records += trial_records(sweep, store, study, trial)
+    records += [failure_record(sweep, node, cause) for node, cause in result.failed.values()]
     return (
         records
         + [
@@ -65,6 +67,11 @@ def node_records(sweep: Sweep, store: Store, node: StageNode, trial: int | None 
     base = base_fields(sweep, node, trial) | {"network": network_name(sweep, store, node)}
     records = store.get(node.key, verify=False).records()
     return [{**base, **record} for record in records if record["record"] != "picture"]
+
+
+def failure_record(sweep: Sweep, node: StageNode, cause: str) -> Record:
+    """That a stage failed, and why, in one line."""
+    return base_fields(sweep, node, None) | {"record": "failure", "stage": str(node), "cause": plain_cause(cause)}
 
 
 def base_fields(sweep: Sweep, node: StageNode, trial: int | None) -> Record:
@@ -122,7 +129,7 @@ def trial_records(sweep: Sweep, store: Store, study: StudyResult, trial: Finishe
         "state": trial.state,
         "value": trial.values.get(first),
         "objectives": json.dumps(dict(trial.values), sort_keys=True),
-        "cause": trial.cause,
+        "cause": plain_cause(trial.cause),
         "key": stages.watched,
         "taken": number == study.taken,
     }

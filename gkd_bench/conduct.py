@@ -56,13 +56,13 @@ class SweepResult:
         models: final training stages: teachers, baselines, semantic, alignment and distill stages.
         scores: their stress and evaluate stages, and what the networks cost.
         studies: the searches.
-        failures: stage in words -> cause.
+        failed: content key -> stage that failed, and its cause.
     """
 
     models: Graph
     scores: Graph
     studies: tuple[StudyResult, ...]
-    failures: Mapping[str, str]
+    failed: Mapping[str, tuple[StageNode, str]] = field(default_factory=dict)
 
 
 class Conductor:
@@ -95,7 +95,7 @@ class Conductor:
         models, scores = final_graphs(self.sweep, self.planner, studies)
         if not all(self.store.has(node.key) for node in (models + scores + trial_scores(studies)).nodes):
             return None
-        return SweepResult(models, scores, tuple(studies), {})
+        return SweepResult(models, scores, tuple(studies))
 
     def results(self) -> list[StudyResult]:
         """What every search has found so far."""
@@ -133,16 +133,17 @@ class Conductor:
         self._begin(engine)
         for (source, method), study in self.searches.items():
             run_study(study, self._job(source, method), engine)
-        failures = _run_all(engine, self._lost())
+        failed = _run_all(engine, self._lost())
         studies = self.results()
         models, scores = final_graphs(self.sweep, self.planner, studies)
         timed, untimed = _split(scores, "efficiency")
-        failures |= _run_all(engine, models + untimed + trial_scores(studies))
+        failed |= _run_all(engine, models + untimed + trial_scores(studies))
         plain = graph(without_distances(node) for node in untimed.nodes if self._may_be_scored_plainly(node))
-        failures |= _run_all(engine, plain)
-        failures |= _run_all(engine, timed)  # when nothing else runs beside it
+        failed |= _run_all(engine, plain)
+        failed |= _run_all(engine, timed)  # when nothing else runs beside it
         kept = [node for node in scores.nodes if self.store.has(node.key)]
-        return SweepResult(models, graph([*kept, *plain.nodes]), tuple(studies), failures)
+        failed = {key: found for key, found in failed.items() if not self.store.has(key)}
+        return SweepResult(models, graph([*kept, *plain.nodes]), tuple(studies), failed)
 
     def _lost(self) -> Graph:
         """Stages of complete trials that the journal remembers and the store has not, such as after a clean-up."""
@@ -265,12 +266,12 @@ def trial_scores(studies: Iterable[StudyResult]) -> Graph:
     return graph(node for study in studies for nodes in study.scores.values() for node in nodes)
 
 
-def _run_all(engine: Engine, wanted: Graph) -> dict[str, str]:
-    """Run stages to their end; stage in words -> cause, of those that failed."""
+def _run_all(engine: Engine, wanted: Graph) -> dict[str, tuple[StageNode, str]]:
+    """Run stages to their end; content key -> stage and cause, of those that failed."""
     engine.submit(wanted.nodes, FINAL_PRIORITY)
     ended = engine.wait([node.key for node in wanted.nodes])
-    names = {node.key: str(node) for node in wanted.nodes}
-    return {names[key]: str(result) for key, result in ended.items() if isinstance(result, StageError)}
+    nodes = {node.key: node for node in wanted.nodes}
+    return {key: (nodes[key], str(result)) for key, result in ended.items() if isinstance(result, StageError)}
 
 
 def without_distances(node: StageNode) -> StageNode:

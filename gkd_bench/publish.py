@@ -123,7 +123,7 @@ def _track(records: SweepRecords, beside: Extras, files: ReportFiles, wanted: Wa
     backend = resolve_backend(wanted.tracking.uri, wanted.results)
     tracked = write_tracking(records, backend, wanted.tracking.experiment, shown, beside)
     if tracked.warning:
-        console.print(f"[yellow]{tracked.warning}[/yellow]")
+        console.print(tracked.warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not tracked.run_id:
         return
     dashboard = ui_command(backend, tracked)

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 console.print(f"[yellow]computed again[/yellow] {escape(str(error))}", highlight=False, soft_wrap=True)
         else:
             raise StoreError(f"{sweep.storage.root}: artefacts come out damaged again and again; check its disk")
-    return EXIT_FAILED_STAGES if result.failures else 0
+    return EXIT_FAILED_STAGES if result.failed else 0
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def show(sweep: Sweep, store: Store, domains: Domains, result: SweepResult, comm
     """What failed, and the report. Raises LostArtefact when something that it reads is gone or damaged."""
     from gkd_bench.publish import origin_of, publish
 
-    for stage, cause in [*result.failures.items(), *failed_trials(result)]:
+    for stage, cause in [*((str(node), cause) for node, cause in result.failed.values()), *failed_trials(result)]:
         console.print(f"[red]failed[/red] {escape(f'{stage}: {cause}')}", highlight=False, soft_wrap=True)
     stacked = any(statement.get("slices") is not None for statement in domains.statements)
     origin = origin_of(sweep, domains.references, domains.factors, result, command, stacked)

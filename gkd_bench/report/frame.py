@@ -34,6 +34,7 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "trial": (
         "sweep", "study", "source", "method", "number", "params", "state", "value", "cause", "key", "objectives",
     ),
+    "failure": (*BASE_FIELDS, "stage", "cause"),
     "missing": ("sweep", "domain", "reason"),
     "left_out": ("sweep", "domain", "image", "reason"),
     "domain": ("sweep", "domain", "title"),

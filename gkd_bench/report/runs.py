@@ -193,7 +193,7 @@ def _training_runs(
 def _failed_runs(records: SweepRecords, known: set[str]) -> Iterator[ChildRun]:
     """A run for each final training that failed and has no records of its own; other stages are in the table only."""
     failed = {one.key: one.cause for one in failures_of(records) if one.kind == "stage" and one.key not in known}
-    frame = records.frames.get("failure", pd.DataFrame(columns=["key", "kind"])).drop_duplicates("key")
+    frame = records.of("failure").drop_duplicates("key")
     for row in frame[frame["kind"].isin(TRAINED_KINDS)].sort_values("key").to_dict("records"):
         key = str(row["key"])
         if key not in failed:

@@ -205,7 +205,7 @@ def scores(records: SweepRecords) -> Table:
 
 def failures_of(records: SweepRecords) -> list[Failure]:
     """Stages, then trials that failed, by name. A stage that another run of the sweep finished has not failed."""
-    frame = records.frames.get("failure", pd.DataFrame(columns=["key", "stage", "cause"]))
+    frame = records.of("failure")
     frame = (
         frame[~frame["key"].isin(set(records.of("cost")["key"]))].drop_duplicates("key").sort_values(["stage", "key"])
     )
