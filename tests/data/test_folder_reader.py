@@ -42,13 +42,13 @@ def write_pairs(folder: Path, count: int = 4, image_end: str = "png", mask_end: 
 
 
 def photographs(folder: Path, classes: tuple[str, ...] | None = None, **block: Any) -> FolderPhotographs:
-    reader = open_folder("mine", Folder.model_validate({"path": str(folder), **block}), None, classes)
+    reader = open_folder("mine", Folder.model_validate({"path": str(folder), "names": "kept", **block}), None, classes)
     assert isinstance(reader, FolderPhotographs)
     return reader
 
 
 def stacks(folder: Path, classes: tuple[str, ...] | None = None, **block: Any) -> FolderStacks:
-    reader = open_folder("mine", Folder.model_validate({"path": str(folder), **block}), None, classes)
+    reader = open_folder("mine", Folder.model_validate({"path": str(folder), "names": "kept", **block}), None, classes)
     assert isinstance(reader, FolderStacks)
     return reader
 
