@@ -11,6 +11,7 @@ import math
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -67,6 +68,10 @@ def prepare_environment(local: bool) -> None:
             f"RAY_AUTH_MODE={mode}: a local Ray listens on all addresses of this machine, and without its token whoever reaches "
             "one of them can run programs as you; unset it, or set compute.engine: inprocess"
         )
+    if local and "ray" in sys.modules:  # imported before the mode was set, Ray keeps the mode it found
+        from ray._raylet import Config
+
+        Config.initialize("")  # as Ray itself does when it turns tokens on
 
 
 def keep_token_private() -> None:

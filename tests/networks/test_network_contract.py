@@ -106,7 +106,7 @@ def test_learns_a_disc_from_its_brightness(name: str) -> None:
     losses = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for _ in range(30):
+        for _ in range(60):
             loss = F.cross_entropy(network(batch), disc)
             optimiser.zero_grad()
             torch.autograd.backward(loss)

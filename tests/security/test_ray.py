@@ -141,9 +141,9 @@ ATTACK = """
         lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}").readlines()[1:]]
         return [(*line[1].split(":"),) for line in lines if line[3] == "0A"]
 
-    with RaySession(Compute(), num_cpus=2):
-        import ray
+    import ray  # before its mode was set, as a notebook may do
 
+    with RaySession(Compute(), num_cpus=2):
         gcs = ray.get_runtime_context().gcs_address
         node = next(node for node in ray.nodes() if node["Alive"])
         web = ray._private.worker._global_node.webui_url
