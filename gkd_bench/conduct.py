@@ -77,6 +77,8 @@ class Conductor:
     def __init__(self, sweep: Sweep, planner: Planner, store: Store) -> None:
         self.sweep, self.planner, self.store = sweep, planner, store
         self.journal = store.log(f"sweeps/{sweep.name}/journal")
+        self._nodes: dict[str, StageNode] = {}
+        self._planned: dict[tuple[str, str, int, int], TrialStages] = {}
         self.searches = {
             (source, method): open_study(sweep, planner, source, method, self.journal)
             for source in planner.sources()
@@ -191,9 +193,13 @@ class Conductor:
         return {int(record["epoch"]): float(record[METRIC]) for record in epochs}
 
     def _trial_stages(self, source: str, method: str, trial: Trial) -> TrialStages:
-        planner, seed = self._of_trial(trial), self.sweep.seeds[0]
-        nodes = planner.candidate(method, source, seed, self.planner)
-        return TrialStages(tuple(nodes), nodes[-1].inputs["model"])
+        """The stages of a trial, planned once; a node that several trials share is one object."""
+        place = (source, method, trial.number, trial.halvings)
+        if place not in self._planned:
+            planned = self._of_trial(trial).candidate(method, source, self.sweep.seeds[0], self.planner)
+            nodes = tuple(self._nodes.setdefault(node.key, node) for node in planned)
+            self._planned[place] = TrialStages(nodes, nodes[-1].inputs["model"])
+        return self._planned[place]
 
     def _values(self, key: str, source: str, method: str) -> dict[str, float | None]:
         """Objectives of the epoch that the sweep's rule takes of a trial's training."""

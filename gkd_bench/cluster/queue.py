@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,6 +27,8 @@ from gkd_bench.cluster.messages import (
 from gkd_bench.errors import ClusterError
 from gkd_bench.stages.monitor import Outcome, Progress
 from gkd_bench.store.node import StageNode
+
+REMEMBERED = 100  # stages that ended last, whose epochs can still be polled: the others' are in their artefacts
 
 
 @dataclass
@@ -50,6 +52,10 @@ class _Item:
 
     def note(self, kind: EventKind, progress: Progress | None = None) -> None:
         self.events.append(StageEvent(kind, progress))
+
+    def forget_epochs(self) -> None:
+        if self.status == "settled":
+            self.events = [event for event in self.events if event.progress is None]
 
     def in_store(self) -> bool:
         return isinstance(self.result, Outcome) and self.result.state != "stopped"
@@ -88,6 +94,7 @@ class StageQueue:
         self._items: dict[str, _Item] = {}
         self._ready: dict[str, _Item] = {}
         self._groups: dict[str, _Group] = {}
+        self._ended: deque[_Item] = deque()
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------ asking for stages
@@ -343,6 +350,9 @@ class StageQueue:
         item.status, item.result, item.running = "settled", result, None
         self._ready.pop(key, None)
         item.note("settled")
+        self._ended.append(item)
+        if len(self._ended) > REMEMBERED:
+            self._ended.popleft().forget_epochs()
         for below in [self._items[other] for other in sorted(item.dependants)]:
             if below.status == "settled":
                 continue
@@ -355,7 +365,10 @@ class StageQueue:
     # ------------------------------------------------------------ looking
 
     def poll(self, key: str, since: int = 0) -> StagePoll:
-        """Events of a stage from index ``since`` on. Raises ClusterError for a key that nobody submitted."""
+        """Events of a stage from index ``since`` on. Raises ClusterError for a key that nobody submitted.
+
+        Of a stage that ended long ago only the end is left; see ``REMEMBERED``.
+        """
         with self._lock:
             if key not in self._items:
                 raise ClusterError(f"stage {key} was never submitted; submit it before waiting for it")

@@ -216,20 +216,16 @@ class Study:
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Validation Dice after an epoch of an open trial; a value that is not finite or an epoch told before is ignored."""
-        trial = self._open[number]
+        if number not in self._open:
+            raise KeyError(number)
         if not math.isfinite(value) or epoch in self._epochs.get(number, {}):
             return
-        self._note(trial, epoch, value)
+        self._epochs.setdefault(number, {})[epoch] = value
         self._write("trial_epoch", number=number, epoch=epoch, value=value)
-
-    def _note(self, trial: optuna.Trial, epoch: int, value: float) -> None:
-        self._epochs.setdefault(trial.number, {})[epoch] = value
-        if self._epochs_are_the_objective and self.settings.order == "arrival":
-            trial.report(value, epoch)
 
     def stops(self, number: int, epoch: int) -> bool:
         """Whether ASHA stops an open trial at an epoch that it has reported."""
-        value = self._epochs.get(number, {}).get(epoch)
+        value = self._epochs.get(number, {}).get(epoch) if epoch in self._rungs else None
         return value is not None and self.stopped_at(number, {epoch: value}) is not None
 
     def stopped_at(self, number: int, epochs: Mapping[int, float]) -> int | None:
@@ -248,10 +244,12 @@ class Study:
         self._again.append(Trial(number, dict(self._open[number].params), {}, done + 1))
         return True
 
-    @property
-    def _epochs_are_the_objective(self) -> bool:
-        """Whether Optuna may see epochs: it compares pruned trials by them, in the direction of its one objective."""
-        return self.objectives == ("source_val",)
+    def _reached(self, trial: FinishedTrial) -> dict[int, float]:
+        """The epoch by which Optuna ranks a stopped trial, where epochs are the one objective; of other trials none."""
+        last = max(trial.epochs, default=None)
+        if last is None or trial.state != "pruned" or self.objectives != ("source_val",):
+            return {}
+        return {last: trial.epochs[last]}
 
     def tell(
         self,
@@ -290,9 +288,8 @@ class Study:
         """Tell Optuna the ended trials that count for a trial, in their order."""
         for ended in sorted(n for n in self._untold if self._counts(n, number)):
             trial, done = self._untold.pop(ended), self._finished[ended]
-            if self._epochs_are_the_objective and self.settings.order == "fixed":
-                for epoch, value in sorted(done.epochs.items()):
-                    trial.report(value, epoch)
+            for epoch, value in self._reached(done).items():
+                trial.report(value, epoch)
             self._study.tell(trial, list(done.values.values()) or None, _optuna_state(done.state))
 
     def _measured(self, values: Values) -> tuple[dict[str, float], list[str]]:
@@ -344,8 +341,6 @@ class Study:
                 self._finished[past.number] = past
                 self._untold[past.number] = self._open.pop(past.number)
                 continue
-            for epoch, value in past.epochs.items():
-                self._note(self._open[past.number], epoch, value)
             self._again.append(past)
 
     def _asks_no_more_than(self, end: Mapping[str, Any]) -> bool:
@@ -382,7 +377,7 @@ class Study:
             values=[trial.values[name] for name in self.objectives] if trial.values else None,
             params=dict(trial.params),
             distributions=self._distributions,
-            intermediate_values=dict(trial.epochs) if self._epochs_are_the_objective else {},
+            intermediate_values=self._reached(trial),
         )
 
 

@@ -47,9 +47,10 @@ class StageNode:
     @cached_property
     def key(self) -> str:
         """Content key; 24 hex digits."""
-        fields = asdict(self)
-        del fields["labels"]
-        return content_hash(fields)
+        mappings = {
+            name: dict(getattr(self, name)) for name in ("settings", "data", "inputs")
+        }  # asdict would copy all inside
+        return content_hash({"kind": self.kind, "seed": self.seed, "version": self.version, **mappings})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives an equal node back."""

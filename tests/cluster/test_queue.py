@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gkd_bench.cluster.messages import StageFailure
-from gkd_bench.cluster.queue import StageQueue
+from gkd_bench.cluster.queue import REMEMBERED, StageQueue
 from gkd_bench.errors import ClusterError
 from gkd_bench.stages.monitor import Outcome, Progress
 from gkd_bench.store.node import StageNode
@@ -260,6 +260,18 @@ def test_poll_gives_events_from_an_index_on(queue: StageQueue) -> None:
     assert later.settled == DONE
     with pytest.raises(ClusterError, match="never submitted"):
         queue.poll("nothing")
+
+
+def test_epochs_of_stages_that_ended_long_ago_are_forgotten_and_their_end_is_not(queue: StageQueue) -> None:
+    stages = [node(seed=seed) for seed in range(REMEMBERED + 1)]
+    for stage in stages:
+        queue.submit([stage])
+        queue.take("g")
+        queue.report("g", stage.key, Progress(1, 1, {"val/dice": 0.5}))
+        queue.finish("g", stage.key, DONE)
+    kinds = [[event.kind for event in queue.poll(stage.key).events] for stage in stages]
+    assert kinds[0] == ["queued", "started", "settled"] and state(queue, stages[0]) == "done"
+    assert all(kind == ["queued", "started", "progress", "settled"] for kind in kinds[1:])
 
 
 def test_snapshot_shows_counts_rate_and_last_validation() -> None:
