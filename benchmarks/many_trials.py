@@ -327,7 +327,7 @@ def on_ray(folder: Path) -> Iterator[Engine]:
 
     compute, places = Compute(pools=(Pool(),)), Places(folder, folder, runner="many_trials:execute")
     with (
-        RaySession(compute, concurrency=1) as session,
+        RaySession(compute) as session,
         RayEngine(session, compute, places, LocalStore(folder).has) as engine,
     ):
         from gkd_bench.cluster.tune_driver import StudyScheduler, StudySearcher

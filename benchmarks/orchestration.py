@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="training per trial")
     parser.add_argument("--trainers", type=int, default=3, help="trials with a TorchTrainer each")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, RaySession(COMPUTE, concurrency=2) as session:
+    with tempfile.TemporaryDirectory() as name, RaySession(COMPUTE) as session:
         with persistent_groups(session, Path(name)) as engine:
             costs = [measure_persistent(engine, Path(name), options.trials, options.seconds)]
         if options.trainers:

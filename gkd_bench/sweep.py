@@ -145,7 +145,7 @@ def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> S
     places = Places(sweep.storage.root, sweep.storage.cache)
     try:
         with (
-            open_engine(sweep.compute, places, store.has, sweep.search.concurrency) as (engine, run_study),
+            open_engine(sweep.compute, places, store.has) as (engine, run_study),
             LiveView(engine.snapshot, conductor.status, console),
         ):
             _interrupt_on_terminate()  # Ray puts its own handler there when it starts

@@ -21,16 +21,13 @@ RunStudy = Callable[[Study, Job, Any], None]
 
 
 @contextmanager
-def open_engine(
-    compute: Compute, places: Places, has: HasKey, concurrency: int = 1
-) -> Iterator[tuple[Engine, RunStudy]]:
+def open_engine(compute: Compute, places: Places, has: HasKey) -> Iterator[tuple[Engine, RunStudy]]:
     """The engine named by ``compute.engine``, closed at the end; with it, what runs a study on it.
 
     Args:
         compute: engine, pools, retries.
         places: folders and stage runner.
         has: whether the store has a key.
-        concurrency: trials that run at once.
     """
     if compute.engine == "inprocess":
         execute = with_pool_threads(load_runner(places.runner), compute)
@@ -41,7 +38,7 @@ def open_engine(
     from gkd_bench.cluster.session import RaySession
 
     with (
-        RaySession(compute, concurrency, store=places.store) as session,
+        RaySession(compute, store=places.store) as session,
         RayEngine(session, compute, places, has) as ray_engine,
     ):
         yield ray_engine, run_study_on_ray

@@ -1,7 +1,12 @@
-"""Preparation of large sets of volumes on Ray: one task a volume, as many at once as there are CPUs."""
+"""Preparation of large sets of volumes on Ray: one task a volume, as many at once as there are CPUs.
+
+Tasks run on the driver's machine: raw files and the cache need not be anywhere else. They ask Ray for no CPU, which a head may
+have none of, and no stage runs beside them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,8 +16,6 @@ from gkd_bench.errors import ClusterError
 
 WORTH_BYTES = 256 * 2**20
 """Below this the start of a Ray session takes longer than it saves."""
-AHEAD = 4
-"""Tasks that wait for a CPU, per CPU: enough to keep all busy, few enough for a quick end."""
 
 
 def stack_mapper(compute: Compute, worth: int = WORTH_BYTES) -> Mapper:
@@ -44,12 +47,16 @@ def _on_ray(
 ) -> Iterator[StackNote]:
     from gkd_bench.cluster.session import RaySession
 
-    with RaySession(compute, 1):
+    with RaySession(compute):
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        task = ray.remote(num_cpus=1, max_retries=2)(function)
-        cpus: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        most = AHEAD * max(1, int(cpus.get("CPU", 1)))
+        here = NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )  # where the files are
+        options: Any = {"num_cpus": 0, "max_retries": 2, "scheduling_strategy": here}
+        task: Any = ray.remote(**options)(function)
+        most = os.cpu_count() or 1
         waiting, pending = list(reversed(jobs)), list[Any]()
         while waiting or pending:
             while waiting and len(pending) < most:

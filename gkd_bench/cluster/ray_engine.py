@@ -46,17 +46,14 @@ class Places:
 class RayEngine:
     """Starts all groups of ``compute.pools`` at once, in the background: work may be submitted from the first moment."""
 
-    def __init__(
-        self, session: RaySession, compute: Compute, places: Places, has: HasKey, start_timeout: float = 600.0
-    ) -> None:
+    def __init__(self, session: RaySession, compute: Compute, places: Places, has: HasKey) -> None:
         """Start the broker and the groups.
 
         Args:
             session: an open session.
-            compute: pools, retries.
+            compute: pools, retries, and how long each pool may take until a group of it is up.
             places: folders and runner.
             has: whether the store has a key.
-            start_timeout: seconds after which every pool must have a group that is up.
         """
         import ray
         import ray.train.torch
@@ -71,7 +68,9 @@ class RayEngine:
         self._last = Snapshot()
         self._groups = dict(_groups(compute))
         self._threads = {name: self._start_group(name, pool, places) for name, pool in self._groups.items()}
-        threading.Thread(target=self._watch_start, args=(start_timeout,), name="gkd-start", daemon=True).start()
+        threading.Thread(
+            target=self._watch_start, args=(60 * compute.start_minutes,), name="gkd-start", daemon=True
+        ).start()
 
     # ------------------------------------------------------------ groups
 
@@ -130,9 +129,11 @@ class RayEngine:
         started = {group.name for group in self.snapshot().groups if group.starts}
         late = [kinds for kinds, names in self._by_pool().items() if not started & names]
         if late:
-            lacking = missing_resources(needed_resources(self._compute, 0), self._ray.cluster_resources())
+            lacking = missing_resources(needed_resources(self._compute), self._ray.cluster_resources())
             detail = "; ".join(lacking) or "the resources are there: see the workers' logs in Ray's session folder"
-            self._give_up(f"no worker group for {', '.join(late)} came up within {seconds:g} s ({detail})")
+            self._give_up(
+                f"no worker group for {', '.join(late)} came up within compute.start_minutes: {seconds / 60:g} ({detail})"
+            )
 
     def _by_pool(self) -> dict[str, set[str]]:
         names: dict[str, set[str]] = {}

@@ -26,7 +26,6 @@ from gkd_bench.config.schema import Compute
 from gkd_bench.errors import ClusterError, StoreError
 from gkd_bench.store.artefacts import is_remote, open_store
 
-TRIAL_CPUS = 0.1  # a trial only listens; a whole CPU each would starve the workers (two trials on two CPUs: for ever)
 OBJECT_STORE_BYTES = 256 * 2**20
 DASHBOARD_SECONDS = 20.0
 RUN_FOLDER_DAYS = 7
@@ -69,7 +68,7 @@ def prepare_environment(local: bool) -> None:
             "one of them can run programs as you; unset it, or set compute.engine: inprocess"
         )
     if local and "ray" in sys.modules:  # imported before the mode was set, Ray keeps the mode it found
-        from ray._raylet import Config
+        from ray._raylet import Config  # type: ignore[attr-defined]
 
         Config.initialize("")  # as Ray itself does when it turns tokens on
 
@@ -125,12 +124,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def needed_resources(compute: Compute, concurrency: int) -> dict[str, float]:
-    """CPUs and GPUs of all groups and of ``concurrency`` trials at once."""
+def needed_resources(compute: Compute) -> dict[str, float]:
+    """CPUs and GPUs of all groups. Trials and the broker take none: they only listen."""
     pools = compute.pools
     cpus = sum(pool.groups * pool.workers * pool.cpus for pool in pools)
     gpus = sum(pool.groups * pool.workers * pool.gpus for pool in pools)
-    return {"CPU": cpus + TRIAL_CPUS * concurrency, "GPU": gpus}
+    return {"CPU": float(cpus), "GPU": gpus}
 
 
 def missing_resources(needed: Mapping[str, float], present: Mapping[str, float]) -> list[str]:
@@ -186,19 +185,16 @@ class _RunFolder:
 class RaySession:
     """Joins a running Ray (``compute.address``, ``RAY_ADDRESS``) or starts one on this machine. A context manager."""
 
-    def __init__(
-        self, compute: Compute, concurrency: int = 1, num_cpus: int | None = None, store: str | Path | None = None
-    ) -> None:
+    def __init__(self, compute: Compute, num_cpus: int | None = None, store: str | Path | None = None) -> None:
         """Nothing is started before the ``with`` block.
 
         Args:
             compute: address and pools.
-            concurrency: trials that run at once.
             num_cpus: CPUs that a local Ray counts with; none = the machine's, or as many as the pools ask for if more.
             store: address of the store, where Ray Train and Tune keep their own files when a cluster is joined, whose
                 nodes must all see them. None, and a local Ray: a temporary folder.
         """
-        self._compute, self._concurrency, self._num_cpus = compute, concurrency, num_cpus
+        self._compute, self._num_cpus = compute, num_cpus
         self._address = compute.address or os.environ.get("RAY_ADDRESS")
         self._shared = _RunFolder(store) if self._address and store else None
         self._started = False
@@ -241,7 +237,7 @@ class RaySession:
         self._started = True
 
     def _local_options(self) -> dict[str, Any]:
-        needed = math.ceil(needed_resources(self._compute, self._concurrency)["CPU"])
+        needed = math.ceil(needed_resources(self._compute)["CPU"])
         return {
             "address": "local",
             "num_cpus": self._num_cpus or max(os.cpu_count() or 1, needed),
@@ -257,7 +253,7 @@ class RaySession:
             refuse_open_ray(ray.get_runtime_context().gcs_address)
         ensure_dashboard(DASHBOARD_SECONDS)
         present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        lacking = missing_resources(needed_resources(self._compute, self._concurrency), present)
+        lacking = missing_resources(needed_resources(self._compute), present)
         if lacking and self._address is None:  # a cluster may still grow: there the groups' time-out decides
             lines = "\n".join(f"  {line}" for line in lacking)
             raise ClusterError(f"this machine cannot hold the pools of compute.pools; make them smaller:\n{lines}")

@@ -18,7 +18,6 @@ from ray.tune.search import Searcher
 
 from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.search import Study, Trial
-from gkd_bench.cluster.session import TRIAL_CPUS
 from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name, tell_stored
 from gkd_bench.cluster.tune_trial import StageTrial
 
@@ -33,7 +32,7 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
     """
     study = searcher.study
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    beside_driver = {"CPU": TRIAL_CPUS, f"node:{node}": 0.001}  # not on a node that may be reclaimed
+    beside_driver = {f"node:{node}": 0.001}  # not on a node that may be reclaimed; no CPU, since a trial only listens
     place = tune.PlacementGroupFactory([beside_driver])
     return tune.Tuner(
         tune.with_resources(StageTrial, place),

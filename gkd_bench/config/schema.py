@@ -240,6 +240,9 @@ class Compute(Block):
     pools: tuple[Pool, ...] = Field((Pool(),), min_length=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_failures: NonNegativeInt = Field(2, description="how often a stage is retried after its worker group died")
+    start_minutes: PositiveFloat = Field(
+        10.0, description="how long a pool may wait for its first worker group, machines that must start included"
+    )
 
     @model_validator(mode="after")
     def _every_stage_has_one_pool(self) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gkd_bench.errors import GkdBenchError
 from gkd_bench.report.archive import SavedSweep, load_sweep_records
-from gkd_bench.report.backend import client_of, resolve_backend
+from gkd_bench.report.backend import check_reachable, client_of, resolve_backend
 from gkd_bench.report.frame import SweepRecords
 from gkd_bench.report.selection import RULES, Candidate, choose
 from gkd_bench.report.students import NO_METHOD
@@ -162,6 +162,7 @@ def _of_run(run_id: str, results: Path, uri: str | None) -> Wish:
         raise GkdBenchError(
             f"run {run_id}: there is no {backend.database.name} in {results}; give --results or {_FORM}"
         )
+    check_reachable(backend)
     from mlflow.exceptions import MlflowException
 
     try:

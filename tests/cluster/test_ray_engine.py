@@ -28,7 +28,7 @@ COMPUTE = Compute(pools=(ALONE, PAIR), max_failures=1)
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[RaySession]:
-    with RaySession(COMPUTE, concurrency=4, num_cpus=4) as session:
+    with RaySession(COMPUTE, num_cpus=4) as session:
         yield session
 
 
@@ -218,10 +218,10 @@ def test_runner_that_workers_cannot_import_is_an_error_and_not_a_hang(session: R
 
 
 def test_group_that_cannot_start_is_an_error_that_names_what_is_missing(session: RaySession, store: Path) -> None:
-    compute = Compute(pools=(Pool(cpus=64),))
+    compute = Compute(pools=(Pool(cpus=64),), start_minutes=1 / 30)
     places = Places(store, store, runner="fake_stages:execute")
     threads = set(threading.enumerate())
-    with RayEngine(session, compute, places, lambda key: False, start_timeout=2.0) as engine:
+    with RayEngine(session, compute, places, lambda key: False) as engine:
         engine.submit([node()])
         with pytest.raises(ClusterError, match="CPU: 64 needed, 4 there"):
             engine.wait([node().key])

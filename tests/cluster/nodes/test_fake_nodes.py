@@ -58,7 +58,7 @@ def watch(wanted, seconds):
         time.sleep(0.2)
     say(f"{gpus()} GPU nodes")
 
-with RaySession(compute, concurrency=2, store=store) as session:
+with RaySession(compute, store=store) as session:
     say("joined")
     with GlooEngine(session, compute, Places(str(store), store, runner="fake_stages:execute"), has) as engine:
         watcher = threading.Thread(target=watch, args=(2, 300))
