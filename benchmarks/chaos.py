@@ -37,6 +37,7 @@ from gkd_bench.store.node import StageNode
 
 TOKEN, STEPS = "GKD_CHAOS_TOKEN", "GKD_CHAOS_STEPS"
 TITLES = {"trial": "ray::StageTrial", "worker": "ray::RayTrainWorker"}
+AT_WORK = 0.75  # of the kills wait for a training step first: the others hit the start of Ray and of the sweep, too
 TABLES = ("triple.csv", "scores.csv", "fsd.csv", "trials.csv", "health.csv", "search.csv")
 SHORT = {"epochs": 4, "epoch_steps": 12, "batch": 8}
 SWEEP: dict[str, Any] = {
@@ -208,6 +209,8 @@ def disturb(one: Round, kills: int, draws: random.Random, longest: float, say: b
     while sum(one.kills.values()) < kills:
         wanted = kinds[turn % len(kinds)]
         turn += 1
+        if draws.random() < AT_WORK and not at_work(one, driver):
+            break
         if waited(driver, draws.uniform(0.0, longest)):
             break
         victim = driver.pid if wanted == "driver" else found(one, driver, wanted, draws)
@@ -225,6 +228,15 @@ def disturb(one: Round, kills: int, draws: random.Random, longest: float, say: b
     if driver.wait() != 0:
         raise SystemExit(f"the sweep ended with code {driver.returncode}; see {one.folder / 'log'}")
     one.end_all()
+
+
+def at_work(one: Round, driver: subprocess.Popen[bytes]) -> bool:
+    """Wait until a training has gone on by a step; false when the sweep has ended before."""
+    before = one.steps
+    while one.steps == before:
+        if waited(driver, 0.1):
+            return False
+    return True
 
 
 def waited(driver: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -265,7 +277,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=["ray", "inprocess"], default="ray")
-    parser.add_argument("--longest", type=float, default=20.0, help="longest time between two kills, seconds")
+    parser.add_argument("--longest", type=float, default=8.0, help="longest time to the next kill, seconds")
     parser.add_argument("--folder", type=Path, help="where to run and leave everything (default: a temporary folder)")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="gkd_chaos_"))
