@@ -244,6 +244,11 @@ class Study:
         self._again.append(Trial(number, dict(self._open[number].params), {}, done + 1))
         return True
 
+    def repeat(self, number: int) -> None:
+        """Propose an open trial again, with the epochs that it has reported: whatever it was, it was not the trial's fault."""
+        params, epochs = dict(self._open[number].params), dict(self._epochs.get(number, {}))
+        self._again.append(Trial(number, params, epochs, self._halvings.get(number, 0)))
+
     def _reached(self, trial: FinishedTrial) -> dict[int, float]:
         """The epoch by which Optuna ranks a stopped trial, where epochs are the one objective; of other trials none."""
         last = max(trial.epochs, default=None)

@@ -21,6 +21,9 @@ from gkd_bench.cluster.search import Study, Trial
 from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name, tell_stored
 from gkd_bench.cluster.tune_trial import StageTrial
 
+MOST_DEATHS = 20
+"""Trials' processes that may die one after the other without a word; after that, what kills them is taken to be the trial."""
+
 
 def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
     """The Tune run of a study.
@@ -48,7 +51,6 @@ def make_tuner(searcher: StudySearcher, broker: str, folder: str) -> tune.Tuner:
         run_config=tune.RunConfig(
             name="tune-" + "".join(letter if letter.isalnum() else "-" for letter in study.name),
             storage_path=folder,
-            failure_config=tune.FailureConfig(max_failures=2),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
@@ -96,6 +98,7 @@ class StudySearcher(Searcher):
         self.study, self.job, self._engine = study, job, engine
         self._open: dict[str, _Open] = {}
         self._interrupted = False
+        self._deaths = 0  # of trials' processes, since the last one that was heard
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial that has to run; those whose result is in the store are told right here. None: not now."""
@@ -116,8 +119,7 @@ class StudySearcher(Searcher):
 
     def _may_go_on(self) -> bool:
         """Whether the study may have another trial when one of the open ones has ended."""
-        retries = self.study.settings.memory_retries > 0 and bool(self._open)
-        return not self._interrupted and (self.study.waits or retries)
+        return not self._interrupted and (self.study.waits or bool(self._open))  # an open one may have to be repeated
 
     def _seen(self, trial: Trial, stages: TrialStages) -> dict[str, float]:
         """Epochs of an interrupted run; none when its training is over, which ASHA must not stop any more."""
@@ -136,6 +138,7 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch of a trial."""
         work = self._open.get(trial_id)
+        self._deaths = 0
         if work is not None and "metric" in result:
             self.study.report(work.trial.number, result["epoch"], result["metric"])
 
@@ -143,6 +146,13 @@ class StudySearcher(Searcher):
         """End a trial. When its last stage has not ended, the scheduler stopped it: its stages are taken back."""
         work = self._open.get(trial_id)
         if work is None:
+            return
+        if (
+            error and self._deaths < MOST_DEATHS
+        ):  # what died only listened: the stages run on, and somebody else listens
+            self._deaths += 1
+            del self._open[trial_id]
+            self.study.repeat(work.trial.number)
             return
         result = result or {}
         self.on_trial_result(trial_id, result)

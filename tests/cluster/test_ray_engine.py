@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +127,10 @@ def job_of(make_nodes: MakeStages, store: Path) -> Job:
     )
 
 
-def make_job(store: Path, name: str) -> Job:
+def make_job(store: Path, name: str, seconds: float = 0.3) -> Job:
     def make_nodes(trial: Trial) -> TrialStages:
         teacher = node("teacher", name=name, seconds=0.5)
-        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=0.3, value=trial.params["w"])
+        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=seconds, value=trial.params["w"])
         return TrialStages((teacher, distill), distill.key)
 
     return job_of(make_nodes, store)
@@ -194,6 +197,29 @@ def test_trials_with_a_scoring_stage_complete_are_stopped_before_it_or_fail_in_i
     assert "stress" in unscored.cause and "no room left" in unscored.cause
     scored = [runs(store, make_nodes(trial).last) for trial in (first, stopped, unscored, second)]
     assert scored == [1, 0, 1, 1]
+
+
+def test_processes_of_trials_that_are_killed_change_nothing(engine: RayEngine, store: Path, tmp_path: Path) -> None:
+    import ray
+    from ray.util.state import list_actors
+
+    address = ray.get_runtime_context().gcs_address
+    study = make_study(tmp_path, trials=1, concurrency=1, scheduler="none")
+    running = threading.Thread(target=run_study_on_ray, args=(study, make_job(store, "killed", seconds=3.0), engine))
+    running.start()
+    killed: set[int] = set()
+    filters = [("state", "=", "ALIVE")]
+    while running.is_alive() and len(killed) < 4:
+        for actor in list_actors(address=address, filters=filters, detail=True):
+            if "ResourceTrainable" in actor.class_name and actor.pid and actor.pid not in killed:  # as Tune wraps it
+                killed.add(actor.pid)
+                with suppress(ProcessLookupError):
+                    os.kill(actor.pid, signal.SIGKILL)
+        time.sleep(0.2)
+    running.join()
+    (trial,) = study.finished()
+    assert len(killed) == 4 and (trial.state, trial.cause) == ("complete", "")
+    assert runs(store, make_job(store, "killed", seconds=3.0).make_nodes(trial).watched) == 1
 
 
 def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gkd_bench.cluster.broker import News  # noqa: E402
 from gkd_bench.cluster.inprocess import InProcessEngine  # noqa: E402
 from gkd_bench.cluster.messages import StageEvent, StageFailure, StagePoll  # noqa: E402
 from gkd_bench.cluster.search import Study, Trial  # noqa: E402
-from gkd_bench.cluster.tune_driver import StudyScheduler, StudySearcher  # noqa: E402
+from gkd_bench.cluster.tune_driver import MOST_DEATHS, StudyScheduler, StudySearcher  # noqa: E402
 from gkd_bench.cluster.tune_search import Job, TrialStages  # noqa: E402
 from gkd_bench.cluster.tune_trial import trial_results  # noqa: E402
 from gkd_bench.config.schema import Range, Search  # noqa: E402
@@ -180,15 +180,34 @@ def test_values_of_a_complete_trial_come_from_the_store(tmp_path: Path) -> None:
     bench.searcher.on_trial_complete("a", bench.result(4, 0.4, state="done"))
     bench.searcher.suggest("b")
     bench.searcher.on_trial_complete("b", {"epoch": 1, "state": "failed", "cause": "NaN"})
-    bench.searcher.suggest("c")
-    bench.searcher.on_trial_complete("c", None, error=True)
     assert [(t.state, t.values) for t in bench.study.finished()] == [
         ("complete", {"source_val": 0.77, "stress_fsd": 2.5}),
-        ("failed", {}),
         ("failed", {}),
     ]
     assert [t.cause for t in bench.study.finished()][1] == "NaN"
     assert bench.study.finished()[0].epochs == {1: 0.1, 4: 0.5}  # those of the artefact, whatever arrived
+
+
+def test_trial_whose_process_died_is_proposed_again_and_its_stages_run_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=1)
+    config = bench.searcher.suggest("a")
+    bench.searcher.on_trial_result("a", bench.result(1, 0.3))
+    counts = bench.counts()
+    assert bench.searcher.suggest("b") is None
+    bench.searcher.on_trial_complete("a", None, error=True)
+    assert bench.counts() == counts and bench.study.finished() == []
+    assert bench.searcher.suggest("b") == {**config, "seen": {"1": 0.3}}
+
+
+def test_trial_whose_process_dies_for_ever_has_failed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=1)
+    for number in range(MOST_DEATHS + 1):
+        assert bench.study.finished() == []
+        bench.searcher.suggest(str(number))
+        bench.searcher.on_trial_complete(str(number), None, error=True)
+    (ended,) = bench.study.finished()
+    assert ended.state == "failed" and "process died" in ended.cause
+    assert bench.searcher.suggest("last") == "FINISHED"
 
 
 @pytest.mark.parametrize(("order", "state"), [("arrival", "complete"), ("fixed", "pruned")])
@@ -252,6 +271,9 @@ def test_trial_waits_for_its_turn_in_fixed_order(tmp_path: Path) -> None:
     assert bench.searcher.suggest("c") is None
     bench.searcher.on_trial_complete("a", bench.result(1, 0.1))
     assert bench.searcher.suggest("c")["last"] and bench.searcher.suggest("d")["last"]
+    assert bench.searcher.suggest("e") is None  # an open one may have to be repeated
+    bench.searcher.on_trial_complete("c", bench.result(1, 0.1))
+    bench.searcher.on_trial_complete("d", bench.result(1, 0.1))
     assert bench.searcher.suggest("e") == "FINISHED"
 
 
