@@ -51,9 +51,7 @@ def _on_ray(
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )  # where the files are
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: Any = {"num_cpus": 0, "max_retries": 2, "scheduling_strategy": here}
         task: Any = ray.remote(**options)(function)
         most = os.cpu_count() or 1

@@ -68,9 +68,7 @@ class RayEngine:
         self._last = Snapshot()
         self._groups = dict(_groups(compute))
         self._threads = {name: self._start_group(name, pool, places) for name, pool in self._groups.items()}
-        threading.Thread(
-            target=self._watch_start, args=(60 * compute.start_minutes,), name="gkd-start", daemon=True
-        ).start()
+        threading.Thread(target=self._watch_start, args=(compute.start_minutes,), name="gkd-start", daemon=True).start()
 
     # ------------------------------------------------------------ groups
 
@@ -122,9 +120,9 @@ class RayEngine:
             run_config=RunConfig(**run),
         )
 
-    def _watch_start(self, seconds: float) -> None:
-        """Give up when some pool has no group after ``seconds``: Ray itself would try for ever."""
-        if self._closed.wait(seconds):
+    def _watch_start(self, minutes: float) -> None:
+        """Give up when some pool has no group after so long: Ray itself would try for ever."""
+        if self._closed.wait(60 * minutes):
             return
         started = {group.name for group in self.snapshot().groups if group.starts}
         late = [kinds for kinds, names in self._by_pool().items() if not started & names]
@@ -132,7 +130,7 @@ class RayEngine:
             lacking = missing_resources(needed_resources(self._compute), self._ray.cluster_resources())
             detail = "; ".join(lacking) or "the resources are there: see the workers' logs in Ray's session folder"
             self._give_up(
-                f"no worker group for {', '.join(late)} came up within compute.start_minutes: {seconds / 60:g} ({detail})"
+                f"no worker group for {', '.join(late)} came up within compute.start_minutes: {minutes:g} ({detail})"
             )
 
     def _by_pool(self) -> dict[str, set[str]]:

@@ -241,7 +241,7 @@ class Study:
         self._halvings[number] = done + 1
         self._epochs.pop(number, None)
         self._write("trial_halved", number=number, halvings=done + 1)
-        self._again.append(Trial(number, dict(self._open[number].params), {}, done + 1))
+        self.repeat(number)
         return True
 
     def repeat(self, number: int) -> None:

@@ -11,7 +11,6 @@ import math
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -67,10 +66,6 @@ def prepare_environment(local: bool) -> None:
             f"RAY_AUTH_MODE={mode}: a local Ray listens on all addresses of this machine, and without its token whoever reaches "
             "one of them can run programs as you; unset it, or set compute.engine: inprocess"
         )
-    if local and "ray" in sys.modules:  # imported before the mode was set, Ray keeps the mode it found
-        from ray._raylet import Config  # type: ignore[attr-defined]
-
-        Config.initialize("")  # as Ray itself does when it turns tokens on
 
 
 def keep_token_private() -> None:
@@ -224,7 +219,11 @@ class RaySession:
 
     def _start(self) -> None:
         import ray
+        from ray._raylet import Config  # type: ignore[attr-defined]
 
+        Config.initialize(
+            ""
+        )  # imported before the mode was set, Ray keeps the mode it found; Ray does the same to turn tokens on
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if self._address is not None:

@@ -118,8 +118,8 @@ class StudySearcher(Searcher):
         return None if self._may_go_on() else Searcher.FINISHED
 
     def _may_go_on(self) -> bool:
-        """Whether the study may have another trial when one of the open ones has ended."""
-        return not self._interrupted and (self.study.waits or bool(self._open))  # an open one may have to be repeated
+        """Whether there may be another trial: the next one when it is its turn, or an open one that has to be repeated."""
+        return not self._interrupted and bool(self._open)
 
     def _seen(self, trial: Trial, stages: TrialStages) -> dict[str, float]:
         """Epochs of an interrupted run; none when its training is over, which ASHA must not stop any more."""
@@ -147,9 +147,8 @@ class StudySearcher(Searcher):
         work = self._open.get(trial_id)
         if work is None:
             return
-        if (
-            error and self._deaths < MOST_DEATHS
-        ):  # what died only listened: the stages run on, and somebody else listens
+        if error and self._deaths < MOST_DEATHS:
+            # What died only listened: the stages run on, and somebody else listens.
             self._deaths += 1
             del self._open[trial_id]
             self.study.repeat(work.trial.number)
