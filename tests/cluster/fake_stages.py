@@ -2,7 +2,7 @@
 
 Settings: ``epochs``, ``seconds`` (each epoch), ``value`` (metric of the last epoch), ``scores`` (what it leaves as values of
 a trial; without them ``value`` as ``source_val``), ``fail`` (message), ``kill_at`` (epoch before which this process kills
-itself, once), ``gather`` (collective every epoch).
+itself, once), ``gather`` (collective every epoch), ``until`` (file that every epoch waits for).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
     first = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for epoch in range(first + 1, epochs + 1):
         _maybe_die(node, workplace, epoch)
-        stop = _sleep(settings.get("seconds", 0.0), monitor, epoch, epochs)
+        stop = _sleep(settings.get("seconds", 0.0), monitor, epoch, epochs, settings.get("until", ""))
         if _any_rank(stop, workplace):
             return Outcome("stopped")
         if workplace.rank == 0:
@@ -81,9 +81,9 @@ def _train(node: StageNode, workplace: Workplace, monitor: Monitor) -> Outcome:
     return Outcome("done")
 
 
-def _sleep(seconds: float, monitor: Monitor, epoch: int, epochs: int) -> bool:
+def _sleep(seconds: float, monitor: Monitor, epoch: int, epochs: int, until: str = "") -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not monitor.should_stop():
+    while (time.monotonic() < end or (until and not Path(until).exists())) and not monitor.should_stop():
         monitor.step(100 * epoch, 100 * epochs)
         time.sleep(min(0.02, seconds))
     return monitor.should_stop()

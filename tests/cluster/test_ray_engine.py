@@ -127,10 +127,10 @@ def job_of(make_nodes: MakeStages, store: Path) -> Job:
     )
 
 
-def make_job(store: Path, name: str, seconds: float = 0.3) -> Job:
+def make_job(store: Path, name: str, seconds: float = 0.3, **more: Any) -> Job:
     def make_nodes(trial: Trial) -> TrialStages:
         teacher = node("teacher", name=name, seconds=0.5)
-        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=seconds, value=trial.params["w"])
+        distill = node("distill", {"teacher": teacher}, epochs=4, seconds=seconds, value=trial.params["w"], **more)
         return TrialStages((teacher, distill), distill.key)
 
     return job_of(make_nodes, store)
@@ -148,7 +148,7 @@ def test_asha_stops_trials_frees_the_worker_and_leaks_no_placement_group(
     engine: RayEngine, store: Path, tmp_path: Path
 ) -> None:
     groups = placement_groups()
-    study, job = make_study(tmp_path), make_job(store, "asha")
+    study, job = make_study(tmp_path), make_job(store, "asha", seconds=1.0)  # long enough to be stopped in time
     run_study_on_ray(study, job, engine)
     ended = study.finished()
     assert [trial.number for trial in ended] == list(range(6))
@@ -205,7 +205,9 @@ def test_processes_of_trials_that_are_killed_change_nothing(engine: RayEngine, s
 
     address = ray.get_runtime_context().gcs_address
     study = make_study(tmp_path, trials=1, concurrency=1, scheduler="none")
-    running = threading.Thread(target=run_study_on_ray, args=(study, make_job(store, "killed", seconds=3.0), engine))
+    enough = tmp_path / "enough"
+    job = make_job(store, "killed", until=str(enough))  # trains until the processes have been killed
+    running = threading.Thread(target=run_study_on_ray, args=(study, job, engine))
     running.start()
     killed: set[int] = set()
     filters = [("state", "=", "ALIVE")]
@@ -216,10 +218,11 @@ def test_processes_of_trials_that_are_killed_change_nothing(engine: RayEngine, s
                 with suppress(ProcessLookupError):
                     os.kill(actor.pid, signal.SIGKILL)
         time.sleep(0.2)
+    enough.touch()
     running.join()
     (trial,) = study.finished()
     assert len(killed) == 4 and (trial.state, trial.cause) == ("complete", "")
-    assert runs(store, make_job(store, "killed", seconds=3.0).make_nodes(trial).watched) == 1
+    assert runs(store, job.make_nodes(trial).watched) == 1
 
 
 def test_many_waiting_trials_do_not_starve_the_workers(engine: RayEngine, store: Path, tmp_path: Path) -> None:
