@@ -13,6 +13,14 @@ from .s3_server import Service, serving
 Offer = Callable[..., str]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist, a file's tests stay together, and all that start a Ray run in one process: two at a time would starve."""
+    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def s3_service() -> Iterator[Service]:
     """A local S3 service, and the environment that finds it."""
