@@ -199,8 +199,8 @@ class RaySession:
         """Start or join.
 
         Raises:
-            ClusterError: a local Ray lacks what the pools need or its token, a Ray has no dashboard, or one that was joined
-                lets in everybody.
+            ClusterError: Ray does not start; a local one lacks what the pools need or its token; a Ray has no dashboard, or one
+                that was joined lets in everybody.
         """
         prepare_environment(local=self._address is None)
         if self._address is None:
@@ -208,9 +208,9 @@ class RaySession:
         import ray
 
         self.folder = self._shared.address if self._shared else tempfile.mkdtemp(prefix="gkd_bench_ray_")
-        if not ray.is_initialized():
-            self._start()
         try:
+            if not ray.is_initialized():
+                self._start()
             self._check()
         except BaseException:
             self.close()
@@ -221,18 +221,16 @@ class RaySession:
         import ray
         from ray._raylet import Config  # type: ignore[attr-defined]
 
-        Config.initialize(
-            ""
-        )  # imported before the mode was set, Ray keeps the mode it found; Ray does the same to turn tokens on
+        Config.initialize("")  # imported before the mode was set, Ray keeps the mode it found; it turns tokens on like this
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if self._address is not None:
                 ray.init(address=self._address, **quiet)
             else:
                 ray.init(**self._local_options(), **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # what Ray raises when one of its services is late, as on a machine busy with other work
             what = f"joined at {self._address}" if self._address else "started"
-            raise ClusterError(f"Ray cannot be {what}: {error}") from error
+            raise ClusterError(f"Ray cannot be {what}: {str(error).strip()}") from error
         self._started = True
 
     def _local_options(self) -> dict[str, Any]:

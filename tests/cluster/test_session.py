@@ -60,6 +60,25 @@ print([name for name in ("ray", "torch", "optuna", "mlflow", "numpy") if name in
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_ray_that_does_not_start_is_one_error_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str | None
+) -> None:
+    import ray
+
+    def late(**options: object) -> None:
+        raise Exception("The dashboard on port 8265 did not start in time.\n")
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    monkeypatch.setattr(session.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "ray"))
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setattr(ray, "init", late)
+    what = "started" if address is None else f"joined at {address}"
+    with pytest.raises(ClusterError, match=f"^Ray cannot be {what}: The dashboard on port 8265 did not start in time.$"):
+        session.RaySession(Compute(address=address)).__enter__()
+    assert not (tmp_path / "ray").exists()
+
+
 def test_session_whose_ray_has_no_dashboard_is_refused_with_advice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
