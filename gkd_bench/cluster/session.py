@@ -221,14 +221,18 @@ class RaySession:
         import ray
         from ray._raylet import Config  # type: ignore[attr-defined]
 
-        Config.initialize("")  # imported before the mode was set, Ray keeps the mode it found; it turns tokens on like this
+        Config.initialize(
+            ""
+        )  # imported before the mode was set, Ray keeps the mode it found; it turns tokens on like this
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if self._address is not None:
                 ray.init(address=self._address, **quiet)
             else:
                 ray.init(**self._local_options(), **quiet)
-        except Exception as error:  # what Ray raises when one of its services is late, as on a machine busy with other work
+        except (
+            Exception
+        ) as error:  # what Ray raises when one of its services is late, as on a machine busy with other work
             what = f"joined at {self._address}" if self._address else "started"
             raise ClusterError(f"Ray cannot be {what}: {str(error).strip()}") from error
         self._started = True

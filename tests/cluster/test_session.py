@@ -74,7 +74,9 @@ def test_ray_that_does_not_start_is_one_error_and_leaves_no_folder(
     (tmp_path / "ray").mkdir()
     monkeypatch.setattr(ray, "init", late)
     what = "started" if address is None else f"joined at {address}"
-    with pytest.raises(ClusterError, match=f"^Ray cannot be {what}: The dashboard on port 8265 did not start in time.$"):
+    with pytest.raises(
+        ClusterError, match=f"^Ray cannot be {what}: The dashboard on port 8265 did not start in time.$"
+    ):
         session.RaySession(Compute(address=address)).__enter__()
     assert not (tmp_path / "ray").exists()
 
