@@ -221,9 +221,7 @@ class RaySession:
         import ray
         from ray._raylet import Config  # type: ignore[attr-defined]
 
-        Config.initialize(
-            ""
-        )  # imported before the mode was set, Ray keeps the mode it found; it turns tokens on like this
+        Config.initialize("")  # a Ray imported before the mode was set keeps the mode it found; Ray does this, too
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if self._address is not None:
