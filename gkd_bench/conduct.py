@@ -21,6 +21,7 @@ from gkd_bench.report.selection import RULES, Candidate, choose, closest_to_idea
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.node import StageNode, content_hash
 from gkd_bench.store.records import Log
+from gkd_bench.store.verify import CHECKPOINTS, stage_of
 
 SEARCH_PRIORITY, FINAL_PRIORITY = 10, 20
 
@@ -122,7 +123,7 @@ class Conductor:
         """What there is of the sweep when it is stopped before its end."""
         wanted = self.wanted()
         done = sum(self.store.has(node.key) for node in wanted)
-        begun = sum(self.store.blobs.exists(f"checkpoints/{node.key}.pt") for node in wanted)
+        begun = len({stage_of(name) for name, _ in self.store.blobs.names(CHECKPOINTS)} & {node.key for node in wanted})
         ended = sum(len(study.finished()) for study in self.searches.values())
         trials = f", {ended} of {sum(study.size for study in self.searches.values())} trials" if self.searches else ""
         left = f"; {begun} stages go on from a checkpoint" if begun else ""

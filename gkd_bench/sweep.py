@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from rich.markup import escape
 from gkd_bench.config.load import LoadedSweep, load_sweep
 from gkd_bench.config.schema import Sweep
 from gkd_bench.errors import ClusterError, GkdBenchError, LeakError, LostArtefact, StoreError
+from gkd_bench.store.blobs import NO_SPACE
 
 if TYPE_CHECKING:
     from gkd_bench.conduct import Conductor, SweepResult
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from gkd_bench.store.artefacts import Store
 
 EXIT_ERROR, EXIT_FAILED_STAGES, EXIT_INTERRUPTED = 2, 1, 130
-RECOMPUTATIONS = 3  # of a sweep whose report finds damaged artefacts
+RECOMPUTATIONS = 2  # of one artefact that the driver finds damaged
 PLAIN_WIDTH = 160  # columns of tables in a file or pipe, which has no width of its own
 
 
@@ -62,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GkdBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror}; make room and run the same command again: nothing finished is lost",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
     except KeyboardInterrupt:
         console.print("Stopped. Finished stages and trials are kept; run the same command again to go on.")
         return EXIT_INTERRUPTED
@@ -82,17 +93,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     with owned(sweep, store, console):
         domains = prepare(sweep, store, arguments.allow_missing, console)
-        for _ in range(RECOMPUTATIONS):
-            result = trained(sweep, store, domains, console)
+        lost = Counter[str]()
+        while True:
             try:
+                result = trained(sweep, store, domains, console)
                 show(sweep, store, domains, result, command_line(arguments), console)
-                break
+                return EXIT_FAILED_STAGES if result.failed else 0
             except LostArtefact as error:
+                lost[error.key] += 1
+                if lost[error.key] > RECOMPUTATIONS:
+                    raise StoreError(
+                        f"{error}; it came out like this {RECOMPUTATIONS + 1} times: check the disk"
+                    ) from error
                 store.discard_corrupt(error.key)
                 console.print(f"[yellow]computed again[/yellow] {escape(str(error))}", highlight=False, soft_wrap=True)
-        else:
-            raise StoreError(f"{sweep.storage.root}: artefacts come out damaged again and again; check its disk")
-    return EXIT_FAILED_STAGES if result.failed else 0
 
 
 @contextmanager
@@ -125,7 +139,7 @@ def conductor_of(sweep: Sweep, store: Store, domains: Domains) -> Conductor:
 
 def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> SweepResult:
     """Everything that the sweep asks for, computed where the store does not have it yet."""
-    from gkd_bench.store.explain import changes_since
+    from gkd_bench.store.explain import changes_since, other_packages
     from gkd_bench.store.needed import write_needed
 
     conductor = conductor_of(sweep, store, domains)
@@ -137,6 +151,9 @@ def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> S
     changes = changes_since(store, sweep.name, conductor.wanted(), store.has)
     for line in [*(["Computed again, since it changed:"] if changes else []), *changes]:
         console.print(f"  {line}" if line in changes else line, highlight=False, soft_wrap=True)
+    if other := other_packages(store, conductor.wanted(), store.has):
+        advice = "what is in the store stays as it is; for results of one set of packages use another store"
+        console.print(f"[yellow]other packages[/yellow] {escape(other)}: {advice}", highlight=False, soft_wrap=True)
     write_needed(store, sweep.name, conductor.wanted())
     from gkd_bench.cluster.launch import open_engine
     from gkd_bench.cluster.progress import LiveView
@@ -148,7 +165,6 @@ def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> S
             open_engine(sweep.compute, places, store.has) as (engine, run_study),
             LiveView(engine.snapshot, conductor.status, console),
         ):
-            _interrupt_on_terminate()  # Ray puts its own handler there when it starts
             result = conductor.run(engine, run_study)
         write_needed(store, sweep.name, conductor.wanted(), ended=True)
         return result

@@ -255,3 +255,34 @@ def test_missing_domains_are_never_planned() -> None:
 def test_a_source_is_scored_on_itself_even_when_it_is_no_target() -> None:
     planner = Planner(sweep(pairs={"sources": ["phantom_clear"], "targets": ["phantom_dim"]}), REFERENCES, BANKS)
     assert planner.targets("phantom_clear") == ["phantom_clear", "phantom_dim"]
+
+
+def everything(**changes: Any) -> dict[str, StageNode]:
+    """Key -> stage, of all that a sweep without searches asks for."""
+    asked = sweep(**{"seeds": [0], "pairs": {"sources": ["phantom_clear"], "targets": ["phantom_dim"]}, **changes})
+    models, scores = final_graphs(asked, Planner(asked, REFERENCES, BANKS), [])
+    return {node.key: node for node in (models + scores).nodes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        ({"seeds": [0, 1]}, "seed", 1),
+        (
+            {"pairs": {"sources": ["phantom_clear"], "targets": ["phantom_dim", "phantom_warm"]}},
+            "target",
+            "phantom_warm",
+        ),
+        (
+            {"pairs": {"sources": ["phantom_clear", "phantom_warm"], "targets": ["phantom_dim"]}},
+            "source",
+            "phantom_warm",
+        ),
+        ({"methods": {"kd": {}, "gkd": {}, "at": {}}}, "method", "at"),
+    ],
+)
+def test_what_is_added_is_all_that_is_new(changes: dict[str, Any], name: str, value: object) -> None:
+    before, after = everything(), everything(**changes)
+    assert before.keys() < after.keys()
+    new = [after[key] for key in after.keys() - before.keys()]
+    assert {node.seed if name == "seed" else node.labels[name] for node in new} == {value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gkd_bench import sweep
-from gkd_bench.errors import ClusterError
+from gkd_bench.errors import ClusterError, LostArtefact
 from gkd_bench.report.archive import RECORDS, TIMES, TIMINGS, sweep_file
 from gkd_bench.store.artefacts import LocalStore, open_store
 from gkd_bench.store.ownership import Ownership
@@ -38,21 +39,48 @@ def records(folder: Path) -> bytes:
 def test_damaged_and_lost_artefacts_of_a_finished_sweep_are_computed_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = without_gkd(folder)
+    search = {"trials": 1, "spaces": {"kd": {"methods.kd.temperature": {"low": 1.0, "high": 8.0}}}}
+    command = without_gkd(folder, search=search)
     assert sweep.main(command) == 0
     before, written, store = tables(folder), records(folder), LocalStore(folder / ".gkd_store")
     published = stamps(store)
-    evaluated, trained = next(store.keys("evaluate")), next(store.keys("distill"))
-    path = next(store.root.rglob(f"{evaluated}/records.jsonl"))
-    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    trained, stress = next(store.keys("distill")), next(store.keys("stress"))
+    damaged = {stress, *list(store.keys("evaluate"))[:3]}  # as after a power cut
+    for key in damaged:
+        path = next(store.root.rglob(f"{key}/records.jsonl"))
+        path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
     store.delete(trained)
     capsys.readouterr()
     assert sweep.main(command) == 0
-    assert f"computed again artefact {evaluated}, file records.jsonl" in capsys.readouterr().out.replace("\n", " ")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert said.count("computed again artefact") <= len(damaged) and "file records.jsonl" in said
     assert (tables(folder), records(folder)) == (before, written)
     renewed = {key for key, stamp in stamps(store).items() if published[key] != stamp}
-    assert renewed == {evaluated, trained}
-    assert store.verify(evaluated) == []
+    assert {trained} <= renewed <= {*damaged, trained}
+    assert not any(store.verify(key) for key in renewed)
+
+
+def test_an_artefact_that_is_damaged_again_and_again_ends_the_sweep(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise LostArtefact("key", "artefact key, file records.jsonl: does not match its checksum")
+
+    monkeypatch.setattr(sweep, "trained", damaged)
+    assert sweep.main(without_gkd(folder)) == 2
+    assert "it came out like this 3 times: check the disk" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_tables_are_written_is_one_plain_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/tiny/triple.csv")
+
+    monkeypatch.setattr(sweep, "trained", lambda *_: None)
+    monkeypatch.setattr(sweep, "show", full)
+    assert sweep.main(without_gkd(folder)) == 2
+    assert capsys.readouterr().err.startswith("error: results/tiny/triple.csv: No space left on device; make room")
 
 
 def test_clock_times_lie_beside_the_records(folder: Path) -> None:

@@ -133,6 +133,10 @@ class Broker:
         self._changed()
         return known
 
+    async def blame(self, group: str, key: str, cause: str) -> None:
+        """See ``StageQueue.blame``."""
+        self._queue.blame(group, key, cause)
+
     async def renew(self, group: str, key: str, lost: str) -> bool:
         """An input was damaged and is removed; see ``StageQueue.renew``."""
         known = self._queue.renew(group, key, lost)

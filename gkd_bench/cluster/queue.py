@@ -43,6 +43,7 @@ class _Item:
     dependants: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     attempts: int = 0
+    blamed: str = ""
     stop: bool = False
     result: Outcome | StageFailure | None = None
     events: list[StageEvent] = field(default_factory=list)
@@ -234,8 +235,12 @@ class StageQueue:
         if not self._wanted(item):
             self._settle(item, Outcome("stopped"))
         elif item.attempts > self._max_failures:
-            cause = f"its worker group died {item.attempts} times (out of memory, or killed); see the workers' logs"
-            self._settle(item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts, memory=True))
+            why = item.blamed or "out of memory, or killed; see the workers' logs"
+            cause = f"its worker group died {item.attempts} times ({why})"
+            memory = not item.blamed
+            self._settle(
+                item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts, memory=memory)
+            )
         else:
             self._requeue(item)
 
@@ -269,7 +274,7 @@ class StageQueue:
         node = item.node
         del self._ready[node.key]
         state.key, item.status = node.key, "running"
-        item.attempts += 1
+        item.attempts, item.blamed = item.attempts + 1, ""
         item.taken, item.first_beat = self._clock(), None
         item.running = RunningStage(node.key, str(node), node.kind, group)
         item.note("started")
@@ -314,6 +319,13 @@ class StageQueue:
             else:
                 self._settle(item, StageFailure(key, str(item.node), "it stopped without being asked to"))
             return True
+
+    def blame(self, group: str, key: str, cause: str) -> None:
+        """Why a group is about to die of its stage, as far as it knows."""
+        with self._lock:
+            item = self._held(group, key)
+            if item is not None:
+                item.blamed = cause
 
     def renew(self, group: str, key: str, lost: str) -> bool:
         """A running stage found an input damaged or gone: compute the input again, then the stage.

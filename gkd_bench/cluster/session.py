@@ -11,7 +11,9 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -222,6 +224,7 @@ class RaySession:
         from ray._raylet import Config  # type: ignore[attr-defined]
 
         Config.initialize("")  # a Ray imported before the mode was set keeps the mode it found; Ray does this, too
+        terminate = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if self._address is not None:
@@ -233,6 +236,9 @@ class RaySession:
         ) as error:  # what Ray raises when one of its services is late, as on a machine busy with other work
             what = f"joined at {self._address}" if self._address else "started"
             raise ClusterError(f"Ray cannot be {what}: {str(error).strip()}") from error
+        finally:  # Ray puts a handler of its own there, which ends the process without a word
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, terminate)
         self._started = True
 
     def _local_options(self) -> dict[str, Any]:

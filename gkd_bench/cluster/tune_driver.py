@@ -7,7 +7,8 @@ checkpoints, and without them Tune does nothing and says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,9 @@ from ray.tune.search import Searcher
 
 from gkd_bench.cluster.engine import Engine
 from gkd_bench.cluster.search import Study, Trial
-from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name, tell_stored
+from gkd_bench.cluster.tune_search import Job, TrialStages, requester_name, tell_done, tell_stored
 from gkd_bench.cluster.tune_trial import StageTrial
+from gkd_bench.errors import GkdBenchError
 
 MOST_DEATHS = 20
 """Trials' processes that may die one after the other without a word; after that, what kills them is taken to be the trial."""
@@ -90,18 +92,39 @@ class _Open:
 
 
 class StudySearcher(Searcher):
-    """Proposes the study's trials to Tune, and tells the study what became of them."""
+    """Proposes the study's trials to Tune, and tells the study what became of them.
+
+    Attributes:
+        error: what ended the search, such as a store that fails. Inside of Tune it would be wrapped, or logged and forgotten.
+    """
 
     def __init__(self, study: Study, job: Job, engine: Engine) -> None:
         """Nothing is proposed yet."""
         super().__init__()
         self.study, self.job, self._engine = study, job, engine
         self._open: dict[str, _Open] = {}
+        self.error: GkdBenchError | None = None
         self._interrupted = False
         self._deaths = 0  # of trials' processes, since the last one that was heard
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial that has to run; those whose result is in the store are told right here. None: not now."""
+        proposed = None
+        with self._ending_on_error():
+            proposed = self._propose(trial_id)
+        return proposed or (None if self._may_go_on() else Searcher.FINISHED)
+
+    @contextmanager
+    def _ending_on_error(self) -> Iterator[None]:
+        """Keep the error, take everything back and propose nothing more."""
+        try:
+            yield
+        except GkdBenchError as error:
+            self.error = self.error or error
+            self._interrupted = True
+            self.withdraw()
+
+    def _propose(self, trial_id: str) -> dict[str, Any] | None:
         while not self._interrupted and (trial := self.study.ask()) is not None:
             stages = self.job.make_nodes(trial)
             if tell_stored(self.study, trial, stages, self.job):
@@ -115,7 +138,7 @@ class StudySearcher(Searcher):
                 "metric": self.job.metric,
                 "seen": self._seen(trial, stages),
             }
-        return None if self._may_go_on() else Searcher.FINISHED
+        return None
 
     def _may_go_on(self) -> bool:
         """Whether there may be another trial: the next one when it is its turn, or an open one that has to be repeated."""
@@ -133,14 +156,15 @@ class StudySearcher(Searcher):
         if work is None or "metric" not in result or result.get("done"):
             return False
         self.on_trial_result(trial_id, result)
-        return self.study.stops(work.trial.number, result["epoch"])
+        return not self._interrupted and self.study.stops(work.trial.number, result["epoch"])
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch of a trial."""
         work = self._open.get(trial_id)
         self._deaths = 0
         if work is not None and "metric" in result:
-            self.study.report(work.trial.number, result["epoch"], result["metric"])
+            with self._ending_on_error():
+                self.study.report(work.trial.number, result["epoch"], result["metric"])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """End a trial. When its last stage has not ended, the scheduler stopped it: its stages are taken back."""
@@ -155,16 +179,17 @@ class StudySearcher(Searcher):
             return
         result = result or {}
         self.on_trial_result(trial_id, result)
-        del self._open[trial_id]
-        self._engine.cancel(work.keys, work.requester)
-        self._tell(work, "died" if error else result.get("state", "cut"), result)
+        if self._open.pop(trial_id, None) is not None:
+            with self._ending_on_error():
+                self._engine.cancel(work.keys, work.requester)
+                self._tell(work, "died" if error else result.get("state", "cut"), result)
 
     def _tell(self, work: _Open, state: str, result: Mapping[str, Any]) -> None:
         study, number = self.study, work.trial.number
         if state in ("stopped", "fatal"):  # the sweep is ending; the trial stays open in the journal
             self._interrupted = True
         elif state in ("done", "cached"):
-            tell_stored(study, work.trial, work.stages, self.job)
+            tell_done(study, work.trial, work.stages, self.job)
         elif state == "cut":
             late = study.settings.order == "arrival"  # too late to save anything
             if not (late and tell_stored(study, work.trial, work.stages, self.job)):
@@ -176,7 +201,8 @@ class StudySearcher(Searcher):
     def withdraw(self) -> None:
         """Take back the stages of trials that were cut off; they stay open in the journal."""
         for work in self._open.values():
-            self._engine.cancel(work.keys, work.requester)
+            with suppress(GkdBenchError):  # an engine that is gone says so by itself
+                self._engine.cancel(work.keys, work.requester)
         self._open.clear()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -100,6 +100,15 @@ def run_study_inprocess(study: Study, job: Job, engine: Engine) -> None:
             _run_trial(study, trial, stages, job, engine)
 
 
+def tell_done(study: Study, trial: Trial, stages: TrialStages, job: Job) -> None:
+    """End a trial whose stages have ended. Raises ClusterError when the store does not have what they made."""
+    if not tell_stored(study, trial, stages, job):
+        raise ClusterError(
+            f"{requester_name(study, trial)} has ended, and its result is not in the store: it was removed meanwhile, or is "
+            "not visible here yet; run the same command again to go on"
+        )
+
+
 def _run_trial(study: Study, trial: Trial, stages: TrialStages, job: Job, engine: Engine) -> None:
     requester, stopped = requester_name(study, trial), False
 
@@ -122,14 +131,15 @@ def _run_trial(study: Study, trial: Trial, stages: TrialStages, job: Job, engine
             if not (memory and study.halve(trial.number)):
                 study.tell(trial.number, "failed", cause=str(failure))
             return
-    tell_stored(study, trial, stages, job)
+    tell_done(study, trial, stages, job)
 
 
 def run_study_on_ray(study: Study, job: Job, engine: RayEngine) -> None:
     """Run a study's trials on Ray Tune, ``study.settings.concurrency`` at once.
 
     Raises:
-        ClusterError: the engine lost its workers. What was open stays open in the journal and goes on next time.
+        GkdBenchError: the engine lost its workers, or the store failed. What was open stays open in the journal and goes on
+            next time.
     """
     from gkd_bench.cluster.tune_driver import StudySearcher, make_tuner
 
@@ -140,4 +150,8 @@ def run_study_on_ray(study: Study, job: Job, engine: RayEngine) -> None:
         make_tuner(searcher, engine.broker_name, engine.folder).fit()
     finally:
         searcher.withdraw()
+    if searcher.error is not None:
+        raise searcher.error
     engine.check()
+    if study.remaining:
+        raise ClusterError(f"search {study.name} was cut off; run the same command again to go on")

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from gkd_bench.cluster.broker import Assignment, find_broker
 from gkd_bench.cluster.engine import Execute, load_runner
-from gkd_bench.cluster.failures import is_lost_device, keep_traceback, stage_failure
+from gkd_bench.cluster.failures import is_lost_device, keep_traceback, one_line, stage_failure
 from gkd_bench.errors import ClusterError, LostArtefact, StoreUnavailable
 from gkd_bench.stages.monitor import Progress, Workplace
 from gkd_bench.store.artefacts import open_store
@@ -101,6 +101,7 @@ def _run(node: StageNode, broker: Any, group: str, workplace: Workplace, execute
         raise
     except Exception as error:
         if is_lost_device(error):
+            ray.get(broker.blame.remote(group, node.key, one_line(error)))
             raise  # the group is replaced, and its stage goes back to the queue
         _report_failure(node, error, broker, group, workplace)
         if is_unusable_after_failure(workplace):
@@ -249,6 +250,8 @@ class BrokerMonitor:
             try:
                 call = self._broker.heartbeat.remote(self._group, self._key, self._done, self._total)
                 self._stop = self._stop or ray.get(call, timeout=DELIVERY_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                continue  # its machine is busy or cut off for a while, which Ray survives
             except ray.exceptions.RayError:
                 self._stop = True  # the broker is gone: nobody waits for this stage any more
 

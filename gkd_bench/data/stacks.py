@@ -165,7 +165,7 @@ def _write_stack(job: StackJob, reader: StackReader, raw: RawStack, part: str) -
     size, window = working_size(stack, settings), grey_window(reader, stack, settings)
     slices, *native_size = stack.shape
     files = {name: job.folder / f"{part}-{name}.npy" for name in STACKED}
-    images, labels = (np.lib.format.open_memmap(files[name], "w+", np.uint8, (slices, *size)) for name in STACKED)
+    images, labels = (_new_array(files[name], (slices, *size)) for name in STACKED)
     native = np.zeros(stack.shape, np.uint8)
     foreground = ""
     for row, plane in enumerate(reader.planes(raw, stack)):
@@ -187,6 +187,15 @@ def _write_stack(job: StackJob, reader: StackReader, raw: RawStack, part: str) -
         window=window,
         remark=stack.remark,
     )
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new array in a file, zero everywhere. Raises OSError when the disk has no room, which a map would tell by a signal."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def prepare_slice(

@@ -204,10 +204,14 @@ class Store(ABC):
         return dict(self.get(key, verify=False).manifest["node"])
 
     def verify(self, key: str) -> list[str]:
-        """Problems of an artefact, one line each; empty when every file matches its checksum."""
+        """Problems of an artefact, one line each; empty when every file matches its checksum.
+
+        Raises:
+            StoreError: the store does not answer, or the artefact is of a newer version.
+        """
         try:
             return self.get(key, verify=False).verify()
-        except StoreError as error:
+        except LostArtefact as error:
             return [str(error)]
 
     def discard_corrupt(self, key: str) -> bool:
@@ -271,7 +275,7 @@ class LocalStore(Store):
 
     def has(self, key: str) -> bool:
         """Whether the artefact is published; one stat call."""
-        return os.path.exists(self._folder(key) / MANIFEST)
+        return self.blobs.exists(f"{_folder(key)}/{MANIFEST}")
 
     def _keys(self) -> Iterator[str]:
         """One stat call each."""
@@ -289,10 +293,11 @@ class LocalStore(Store):
 
     def read_file(self, key: str, name: str) -> bytes | None:
         """Unverified bytes of one file of an artefact; None when it is missing."""
-        try:
-            return (self._folder(key) / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with disk_errors(self.root):
+            try:
+                return (self._folder(key) / name).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def log(self, name: str) -> Log:
         """``<root>/<name>.jsonl``, one record a line; any number of processes of one machine may append."""
@@ -344,7 +349,7 @@ class LocalStore(Store):
         return self._temporary / f"{key}-{os.getpid()}-{uuid.uuid4().hex}"
 
     def _folder(self, key: str) -> Path:
-        return self.root / "artefacts" / check_key(key)[:2] / key
+        return self.root / _folder(key)
 
 
 class ObjectStore(Store):
@@ -453,6 +458,10 @@ def is_remote(url: str | Path) -> bool:
 
 def _checkpoint(key: str) -> str:
     return f"checkpoints/{check_key(key)}.pt"
+
+
+def _folder(key: str) -> str:
+    return f"artefacts/{check_key(key)[:2]}/{key}"
 
 
 def _marker(key: str) -> str:

@@ -27,7 +27,8 @@ RETRY_SECONDS = 120.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 _OPTIONS = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}}}
 _HOPELESS = (PermissionError, NotImplementedError)
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 Result = TypeVar("Result")
 
 
@@ -85,10 +86,11 @@ class FolderBlobs(Blobs):
 
     def read(self, name: str) -> bytes | None:
         """See :meth:`Blobs.read`."""
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with disk_errors(self.root):
+            try:
+                return (self.root / name).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def write(self, name: str, content: bytes) -> None:
         """See :meth:`Blobs.write`."""
@@ -112,11 +114,13 @@ class FolderBlobs(Blobs):
 
     def delete(self, name: str) -> None:
         """See :meth:`Blobs.delete`."""
-        (self.root / name).unlink(missing_ok=True)
+        with disk_errors(self.root):
+            (self.root / name).unlink(missing_ok=True)
 
     def exists(self, name: str) -> bool:
         """See :meth:`Blobs.exists`."""
-        return (self.root / name).is_file()
+        with disk_errors(self.root):
+            return (self.root / name).is_file()
 
     def names(self, prefix: str) -> Iterator[tuple[str, int]]:
         """See :meth:`Blobs.names`."""
@@ -192,19 +196,22 @@ class RemoteBlobs(Blobs):
     def create(self, name: str, content: bytes) -> bool:
         """See :meth:`Blobs.create`; a PUT with ``If-None-Match: *``.
 
-        A PUT whose answer was lost is repeated and then refused although it was ours: such an object is read back.
+        A PUT whose answer was lost is repeated, here or by the service's library, and then refused although it was ours:
+        what is there is read back.
         """
-        tries = 0
 
         def put() -> None:
-            nonlocal tries
-            tries += 1
-            self._files.pipe_file(self._path(name), content, mode="create")
+            try:
+                self._files.pipe_file(self._path(name), content, mode="create")
+            except OSError as error:
+                if _is_taken(error):  # of services that do not name the condition, s3fs makes another error
+                    raise FileExistsError(name) from error
+                raise
 
         try:
             self._put(put)
         except FileExistsError:
-            return tries > 1 and self.read(name) == content
+            return self.read(name) == content
         return True
 
     def delete(self, name: str) -> None:
@@ -282,6 +289,12 @@ def _file_system(scheme: str, url: str) -> Any:
         raise StoreUnavailable(f"store {url}: {scheme}:// cannot be used ({error}); {extra}") from error
 
 
+def _is_taken(error: BaseException) -> bool:
+    """Whether a service refused to write a second time (HTTP 412)."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
+
+
 def _is_passing(error: Exception) -> bool:
     """Whether trying again may help: not with wrong credentials or addresses."""
     if isinstance(error, _HOPELESS) or type(error).__name__ in ("NoCredentialsError", "ParamValidationError"):
@@ -292,11 +305,15 @@ def _is_passing(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(root: Path) -> Iterator[None]:
-    """Say plainly that a disk is full or read-only; other errors pass through."""
+    """Say plainly that a disk is full or read-only, or that a shared folder is away; other errors pass through."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        advice = "and run the same command again: nothing finished is lost"
+        if error.errno in NO_SPACE:
+            text = f"takes nothing more ({error.strerror}); make room there {advice}"
+        elif error.errno in _AWAY:
+            text = f"cannot be reached ({error.strerror}); look at its disk or file server {advice}"
+        else:
             raise
-        advice = "make room there and run the same command again: nothing finished is lost"
-        raise StoreUnavailable(f"store {root} takes nothing more ({error.strerror}); {advice}") from error
+        raise StoreUnavailable(f"store {root} {text}") from error

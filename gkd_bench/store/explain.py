@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gkd_bench.errors import LostArtefact
 from gkd_bench.store.artefacts import Store
 from gkd_bench.store.listing import count
 from gkd_bench.store.needed import Nodes, read_planned
 from gkd_bench.store.node import StageNode, canonical_json
+from gkd_bench.store.packing import package_versions
 
 SHOWN_FIELDS, SHOWN_WIDTH = 4, 60
 NOT_SET = "(not set)"
@@ -222,6 +224,25 @@ def changes_since(store: Store, sweep: str, nodes: Iterable[StageNode], has: Cal
         if key not in planned and (old := before.same_place(node)) and has(old) and not has(key):
             found.append((node, key, old, reason(planned[old], node)))
     return [str(one) for one in _grouped(found)]
+
+
+def other_packages(store: Store, nodes: Iterable[StageNode], has: Callable[[str], bool]) -> str:
+    """Which packages are not those that made the first of the stages in the store, in one line; empty when all are the same.
+
+    One artefact is opened. Packages are no part of a key, so what they made is not made again.
+    """
+    there = next((node for node in nodes if has(node.key)), None)
+    if there is None:
+        return ""
+    try:
+        made = store.get(there.key, verify=False).manifest["versions"]
+    except LostArtefact:
+        return ""
+    now = package_versions()
+    changed = [
+        f"{name} {version}, not {now[name]}" for name, version in made.items() if now.get(name, version) != version
+    ]
+    return f"{there} was made with {'; '.join(changed)}" if changed else ""
 
 
 def why_missing(missing: Nodes, stored: Nodes) -> list[Reason]:

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,7 +34,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Owner:
-    """Who runs a sweep. ``beat`` counts up; ``born`` tells a process from a later one of the same number."""
+    """Who runs a sweep. ``beat`` counts up; ``born`` tells a process from a later one of the same number.
+
+    ``entry`` tells two entries of one process apart.
+    """
 
     user: str
     host: str
@@ -42,6 +46,7 @@ class Owner:
     since: str
     beat: int = 0
     ended: bool = False
+    entry: str = ""
 
     def __str__(self) -> str:
         return f"{self.user} on {self.host} (process {self.pid}, since {self.since})"
@@ -82,7 +87,8 @@ class Ownership:
         )
         self._folder = f"sweeps/{sweep}/owner"
         self._number = 0
-        self._me = Owner(_user(), _host(), os.getpid(), _born(os.getpid()), time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+        born, since = _born(os.getpid()), time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        self._me = Owner(_user(), _host(), os.getpid(), born, since, entry=uuid.uuid4().hex)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="gkd-owner", daemon=True)
 
@@ -129,7 +135,7 @@ class Ownership:
                     return
                 owner = Owner(**{**asdict(owner), "beat": owner.beat + 1})
                 self._blobs.write(self._name(self._number), _encode(owner))
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 _log.warning("the owner's beat could not be written: %s", error)
 
     def __exit__(

@@ -137,6 +137,19 @@ def test_stage_of_a_dead_group_goes_back_and_fails_after_its_retries(queue: Stag
     assert queue.release_group("g") is None
 
 
+def test_what_a_dying_group_says_of_its_last_death_is_the_cause(queue: StageQueue) -> None:
+    stage = node()
+    queue.submit([stage])
+    for _ in range(3):
+        take(queue)
+        queue.blame("g", stage.key, "AcceleratorError: assert")
+        queue.blame("another", stage.key, "not its stage")
+        queue.release_group("g")
+    failure = queue.poll(stage.key).settled
+    assert isinstance(failure, StageFailure) and not failure.memory
+    assert failure.cause == "its worker group died 3 times (AcceleratorError: assert)"
+
+
 def test_restarted_group_gives_back_what_it_held_and_counts_its_starts(queue: StageQueue) -> None:
     stage = node()
     queue.submit([stage])

@@ -21,6 +21,7 @@ from gkd_bench.cluster.tune_driver import MOST_DEATHS, StudyScheduler, StudySear
 from gkd_bench.cluster.tune_search import Job, TrialStages  # noqa: E402
 from gkd_bench.cluster.tune_trial import trial_results  # noqa: E402
 from gkd_bench.config.schema import Range, Search  # noqa: E402
+from gkd_bench.errors import StoreUnavailable  # noqa: E402
 from gkd_bench.stages.monitor import Outcome, Progress, Workplace  # noqa: E402
 from gkd_bench.store.records import RecordLog  # noqa: E402
 
@@ -301,6 +302,43 @@ def test_trials_cut_off_by_the_end_of_the_sweep_stay_open(tmp_path: Path, state:
     again = Bench(tmp_path)
     assert again.study.finished() == []
     assert again.searcher.suggest("a") == {**config, "seen": {"2": 0.4}}
+
+
+@pytest.mark.parametrize("call", ["suggest", "stops", "on_trial_complete"])
+def test_a_store_that_fails_ends_the_search_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.finish(config, {"source_val": 0.1})
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("the store is away")
+
+    monkeypatch.setattr(RecordLog, "append", away)
+    if call == "suggest":
+        bench.searcher.suggest("b")
+    elif call == "stops":
+        assert not bench.searcher.stops("a", bench.result(1, 0.1))
+    else:
+        bench.searcher.on_trial_complete("a", {"epoch": 0, "state": "done"})
+    assert str(bench.searcher.error) == "the store is away"
+    assert bench.searcher.suggest("c") == "FINISHED"
+    assert bench.counts() == {"stopped": 3}  # what no finished trial needs was taken back
+    bench.searcher.on_trial_complete("a", {"epoch": 1, "state": "stopped"})
+    monkeypatch.undo()
+    again = Bench(tmp_path)
+    assert again.searcher.suggest("a") == config
+
+
+def test_a_trial_whose_result_cannot_be_seen_ends_the_search_and_stays_open(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    config = bench.searcher.suggest("a")
+    bench.searcher.on_trial_complete("a", {"epoch": 0, "state": "done"})
+    assert "s/trial 0 has ended, and its result is not in the store" in str(bench.searcher.error)
+    assert bench.searcher.suggest("b") == "FINISHED"
+    again = Bench(tmp_path)
+    assert again.searcher.suggest("a") == config
 
 
 def test_trial_cut_off_while_it_was_scored_shows_asha_no_epochs_again(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_stages import execute, node
 
+from gkd_bench.cluster import worker
 from gkd_bench.cluster.messages import StageFailure
 from gkd_bench.cluster.session import prepare_environment
-from gkd_bench.cluster.worker import _run, is_unusable_after_failure
+from gkd_bench.cluster.worker import BrokerMonitor, _run, is_unusable_after_failure
 from gkd_bench.stages.monitor import Outcome, Workplace
 
 
@@ -73,3 +76,53 @@ def test_traceback_of_the_first_rank_to_fail_is_kept(broker: FakeBroker, tmp_pat
     report = tmp_path / "failures" / f"{bad.key}.txt"
     assert "rank 1 failed" in report.read_text()
     assert isinstance(broker.ends[0], StageFailure) and f"failures/{bad.key}.txt" in broker.ends[0].cause
+
+
+class Late:
+    """A broker whose answers to ``heartbeat`` come as ``answers`` say; an exception is raised by ``ray.get``."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self.answers, self.asked, self.heartbeat = answers, threading.Event(), self
+
+    def remote(self, *_: Any) -> Any:
+        answer = self.answers.pop(0)
+        if not self.answers:
+            self.asked.set()
+            self.answers.append(answer)
+        return answer
+
+
+@pytest.mark.parametrize(("gone", "stops"), [(False, False), (True, True)])
+def test_a_stage_goes_on_while_the_broker_is_late_and_stops_when_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch, gone: bool, stops: bool
+) -> None:
+    prepare_environment(local=True)
+    import ray
+
+    def get(value: Any, timeout: float | None = None) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.01)
+    error = ray.exceptions.RayActorError() if gone else ray.exceptions.GetTimeoutError()
+    late = Late([False, error, error, False])
+    with BrokerMonitor(late, "g", "k") as monitor:
+        assert late.asked.wait(20)
+    assert monitor.should_stop() is stops
+
+
+def test_a_lost_device_is_blamed_for_the_groups_death(broker: FakeBroker, tmp_path: Path) -> None:
+    import torch
+
+    blamed: list[tuple[str, ...]] = []
+    broker.blame = SimpleNamespace(remote=lambda *words: blamed.append(words))  # type: ignore[attr-defined]
+
+    def fail(*_: object) -> Outcome:
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    with pytest.raises(torch.AcceleratorError):
+        _run(node(), broker, "g", Workplace(tmp_path, tmp_path, "cuda:0"), fail)
+    assert blamed == [("g", node().key, "AcceleratorError: device-side assert triggered")]
+    assert broker.ends == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from gkd_bench.errors import StoreError
+from gkd_bench.errors import StoreError, StoreUnavailable
 from gkd_bench.store.artefacts import Draft, LocalStore, Store, open_store
 from gkd_bench.store.node import StageNode
 
@@ -236,6 +237,20 @@ def test_damaged_artefact_is_discarded_and_a_whole_one_kept(local: LocalStore) -
     assert artefact.verify() == ["network.safetensors: does not match its checksum"]
     assert local.discard_corrupt(node().key)
     assert not local.has(node().key)
+
+
+def test_a_store_that_is_away_does_not_cost_an_artefact(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.publish(node(), draft())
+
+    def away(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "read_bytes", away)
+    for look in (local.discard_corrupt, local.verify, local.get):
+        with pytest.raises(StoreUnavailable, match=r"cannot be reached \(Stale file handle\); .*same command again"):
+            look(node().key)
+    monkeypatch.undo()
+    assert local.has(node().key)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "network.safetensors"])

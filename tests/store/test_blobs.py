@@ -138,6 +138,25 @@ def test_a_put_whose_answer_was_lost_still_counts_as_ours(s3_folder: str, monkey
     assert not blobs.create("marker", b"other")
 
 
+def test_a_service_that_does_not_name_the_condition_is_understood(
+    s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MinIO answers: HTTP 412 without the element by which s3fs knows it."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    blobs = RemoteBlobs(s3_folder, patience=5.0)
+    blobs.write("marker", b"theirs")
+    answer = ClientError({"Error": {"Code": "PreconditionFailed", "Message": "at least one did not hold"}}, "PutObject")
+
+    def refusing(path: str, content: bytes, **options: str) -> None:
+        raise translate_boto_error(answer)
+
+    monkeypatch.setattr(blobs._files, "pipe_file", refusing)
+    assert not blobs.create("marker", b"mine")
+    assert blobs.create("marker", b"theirs")  # repeated inside the library after its answer was lost
+
+
 def test_an_artefact_without_its_marker_is_never_seen(s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(s3_folder)
     assert isinstance(store, ObjectStore)

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from gkd_bench.store.artefacts import LocalStore, Store
-from gkd_bench.store.explain import Similar, causes, changes_since, difference, reason, why_missing
+from gkd_bench.store import explain
+from gkd_bench.store.artefacts import Draft, LocalStore, Store
+from gkd_bench.store.explain import (
+    Similar,
+    causes,
+    changes_since,
+    difference,
+    other_packages,
+    reason,
+    why_missing,
+)
 from gkd_bench.store.needed import write_needed
 from gkd_bench.store.node import StageNode
 
@@ -155,6 +164,18 @@ def test_only_what_was_computed_is_computed_again(tmp_path: Path) -> None:
         "teacher: settings.training.epochs 100 -> 50 (1 stage)"
     ]
     assert changes_since(store, "one", [other], by_key(host, other).__contains__) == []
+
+
+def test_other_packages_than_those_of_what_is_in_the_store_are_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = explain.package_versions()
+    assert other_packages(store, [teacher()], store.has) == ""
+    store.publish(teacher(), Draft())
+    assert other_packages(store, [teacher(seed=1), teacher()], store.has) == ""
+    monkeypatch.setattr(explain, "package_versions", lambda: {**here, "torch": "9.0"})
+    told = other_packages(store, [teacher(seed=1), teacher()], store.has)
+    assert told == f"{teacher()} was made with torch {here['torch']}, not 9.0"
 
 
 def test_an_unreadable_list_of_stages_changes_nothing(tmp_path: Path) -> None:

@@ -123,6 +123,28 @@ def test_the_beat_counts_up(blobs: Blobs) -> None:
         assert me_of(blobs).beat > first
 
 
+def test_a_beat_that_cannot_be_written_does_not_end_the_watch(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write, failed = blobs.write, threading.Event()
+
+    def broken(name: str, content: bytes) -> None:
+        failed.set()
+        raise OSError(5, "Input/output error")
+
+    with owning(blobs, beat=0.05):
+        monkeypatch.setattr(blobs, "write", broken)
+        assert failed.wait(20)
+        monkeypatch.setattr(blobs, "write", write)
+        first = me_of(blobs).beat
+        for _ in range(200):
+            if me_of(blobs).beat > first:
+                break
+            threading.Event().wait(0.02)
+        assert me_of(blobs).beat > first
+    assert "could not be written" in caplog.text
+
+
 def test_a_torn_entry_does_not_lock_a_sweep_for_ever(blobs: Blobs) -> None:
     blobs.write("sweeps/one/owner/00000003", b'{"user": ')
     with owning(blobs):
