@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -18,6 +19,7 @@ import yaml
 
 from gkd_bench import cli, sweep
 from gkd_bench.data.readers.phantom import PhantomClear, PhantomDim
+from gkd_bench.report.archive import RECORDS, sweep_file
 from gkd_bench.stages.run import STAGES
 from gkd_bench.store.artefacts import Draft, LocalStore
 from gkd_bench.store.records import RecordLog
@@ -69,6 +71,14 @@ def stamps(store: LocalStore) -> dict[str, int]:
     """Key -> when its artefact was published."""
     folders = (store.root / "artefacts").glob("??/*")
     return {folder.name: folder.stat().st_mtime_ns for folder in folders if store.has(folder.name)}
+
+
+def results(folder: Path) -> tuple[bytes, dict[str, list[str]]]:
+    """Records, and the checksums of every artefact's weights."""
+    store = LocalStore(folder / ".gkd_store")
+    files = {key: store.get(key).manifest["files"] for key in store.keys()}  # noqa: SIM118 - a store is no dict
+    weights = {k: [f["sha256"] for name, f in one.items() if name.endswith(".safetensors")] for k, one in files.items()}
+    return (store.root / sweep_file("tiny", RECORDS)).read_bytes(), weights
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -271,6 +281,7 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_tables(
     assert len(finished) >= 6
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     assert tables(folder) == tables(undisturbed)
+    assert results(folder) == results(undisturbed)
     assert finished.items() <= stamps(store).items()
     starts = [
         r["number"]
@@ -282,19 +293,50 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_tables(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_workers_give_the_tables_of_the_in_process_engine(
+def test_ray_workers_that_are_killed_like_their_driver_give_the_results_of_the_in_process_engine(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The same keys, the same bits: groups of one worker and one thread compute what this process computes."""
+    """The same keys, the same bits: groups of one worker and one thread compute what this process computes.
+
+    ``benchmarks/chaos.py`` kills more, and longer.
+    """
     alone = tmp_path_factory.mktemp("alone")
     command = [sys.executable, "-m", "gkd_bench.sweep", str(folder / "tiny.yaml"), "--set", "tracking.enabled=false"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, cwd=alone, env=environment, check=True, capture_output=True)
     ray = [*command, "--set", "compute.engine=ray", "--set", "compute.pools.0.groups=2"]
+    environment |= {"GKD_TEST_TOKEN": folder.name}
+    store, killed = LocalStore(folder / ".gkd_store"), []
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(ray, cwd=folder, env=environment, stdout=log, stderr=log)
+    for wanted, title in ((2, b"ray::RayTrainWorker"), (6, b"")):
+        while len(stamps(store)) < wanted and process.poll() is None:
+            time.sleep(0.1)
+        killed += [process.pid if not title else processes(folder.name, title)[0]]
+        os.kill(killed[-1], signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20  # Ray's own processes notice it within seconds
+    while (left := processes(folder.name)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
     done = subprocess.run(ray, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = ({k: without_command(v) for k, v in tables(where).items()} for where in (alone, folder))
     assert first == second
+    assert results(alone) == results(folder)
+
+
+def processes(token: str, title: bytes = b"") -> list[int]:
+    """Processes that inherited a token, whose command begins so."""
+    found, mark = [], f"GKD_TEST_TOKEN={token}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (path / "environ").read_bytes().split(b"\0") and (path / "cmdline").read_bytes().startswith(
+                title
+            ):
+                found.append(int(path.name))
+    return found
 
 
 def without_command(table: bytes) -> bytes:
