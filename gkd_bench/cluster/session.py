@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ from gkd_bench.store.artefacts import is_remote, open_store
 
 OBJECT_STORE_BYTES = 256 * 2**20
 DASHBOARD_SECONDS = 20.0
+LISTEN_SECONDS = 10.0
 RUN_FOLDER_DAYS = 7
 
 ENVIRONMENT = {
@@ -97,6 +99,25 @@ def refuse_open_ray(address: str) -> None:
             f"the Ray at {address} answers whoever reaches it, without a token, and runs what they send it; start it with "
             "RAY_AUTH_MODE=token on every machine (see cluster.yaml), and set that where the sweep is started"
         )
+
+
+def check_listens(address: str, seconds: float) -> None:
+    """Raise ClusterError when nothing listens at ``host:port``: Ray would try for twenty minutes. Other addresses are its own."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"no Ray answers at {address} ({error.strerror or error}); start it (see docs/cluster.md), or leave out RAY_ADDRESS "
+                    "and compute.address to run on this machine alone"
+                ) from error
+        time.sleep(0.5)
 
 
 def admits_strangers(address: str, seconds: float = 5.0) -> bool:
@@ -224,6 +245,8 @@ class RaySession:
         from ray._raylet import Config  # type: ignore[attr-defined]
 
         Config.initialize("")  # a Ray imported before the mode was set keeps the mode it found; Ray does this, too
+        if self._address is not None:
+            check_listens(self._address, LISTEN_SECONDS)
         terminate = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
@@ -231,9 +254,7 @@ class RaySession:
                 ray.init(address=self._address, **quiet)
             else:
                 ray.init(**self._local_options(), **quiet)
-        except (
-            Exception
-        ) as error:  # what Ray raises when one of its services is late, as on a machine busy with other work
+        except Exception as error:  # also of a service of Ray's that is late, as on a machine busy with other work
             what = f"joined at {self._address}" if self._address else "started"
             raise ClusterError(f"Ray cannot be {what}: {str(error).strip()}") from error
         finally:  # Ray puts a handler of its own there, which ends the process without a word

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from gkd_bench.cluster import session
 from gkd_bench.cluster.session import (
     ENVIRONMENT,
     RaySession,
+    check_listens,
     missing_resources,
     needed_resources,
     prepare_environment,
@@ -73,12 +75,25 @@ def test_ray_that_does_not_start_is_one_error_and_leaves_no_folder(
     monkeypatch.setattr(session.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "ray"))
     (tmp_path / "ray").mkdir()
     monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(session, "check_listens", lambda *_: None)
     what = "started" if address is None else f"joined at {address}"
     with pytest.raises(
         ClusterError, match=f"^Ray cannot be {what}: The dashboard on port 8265 did not start in time.$"
     ):
         session.RaySession(Compute(address=address)).__enter__()
     assert not (tmp_path / "ray").exists()
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(session, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterError, match=f"^no Ray answers at {address} .*leave out RAY_ADDRESS"):
+        RaySession(Compute()).__enter__()
+    for of_ray in ("auto", "local", "ray://10.0.0.1:1"):
+        check_listens(of_ray, 0.0)
 
 
 def test_session_whose_ray_has_no_dashboard_is_refused_with_advice(

@@ -23,6 +23,11 @@ import ray
 
 MARK = "GKD_FAKE_CLOUD"
 PATIENCE = 240.0
+UNUSED = (
+    "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands", "head_start_ray_commands",
+    "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter",
+)  # fmt: skip
+"""Fields of a cluster file that the autoscaler reads without a default."""
 
 
 class FakeCloud:
@@ -49,9 +54,21 @@ class FakeCloud:
             "cluster_name": "fake",
             "max_workers": sum(settings["max_workers"] for settings in types.values()),
             "idle_timeout_minutes": idle_seconds / 60,
-            "provider": {"type": "fake_multinode", "gcs_address": self.address},
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.address,
+                "use_node_id_as_ip": True,  # the machines share their address
+                "disable_node_updaters": True,  # which would go to the machines over ssh
+                "disable_launch_config_check": True,
+            },
             "available_node_types": head | types,
             "head_node_type": "ray.head.default",
+            "upscaling_speed": 1.0,
+            "auth": {},
+            "docker": {},
+            "file_mounts": {},
+            "file_mounts_sync_continuously": False,
+            **{name: [] for name in UNUSED},
         }
 
     def __enter__(self) -> Self:
