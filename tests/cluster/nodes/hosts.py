@@ -220,9 +220,10 @@ def _furnish(folder: Path, base: Path, environment: Mapping[str, str], visible: 
     for path in (home / ".ssh", folder / "tmp"):
         path.mkdir(parents=True)
     folder.chmod(0o755)
-    lines = "".join(f"export {name}='{value}'\n" for name, value in environment.items())
-    for name in (".bash_profile", ".bashrc"):
-        (home / name).write_text(lines)
+    lines = {name: f"export {name}='{value}'\n" for name, value in environment.items()}
+    (home / ".bash_profile").write_text("".join(lines.values()))
+    lines.pop("PATH", None)  # which `ray exec` would set back: it reads this file after the other one
+    (home / ".bashrc").write_text("".join(lines.values()))
     (home / ".ssh" / "authorized_keys").write_text((base / "laptop" / "key.pub").read_text())
     users = Path("/etc/passwd").read_text().splitlines()
     others = [line for line in users if not line.startswith("root:")]

@@ -19,7 +19,8 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
 
 MAKER = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children without
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from hosts import network
 with network(["one"], {{"PATH": "/usr/bin:/bin"}}, []) as net:
