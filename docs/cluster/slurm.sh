@@ -38,11 +38,11 @@ export RAY_AUTH_TOKEN_PATH="${SLURM_SUBMIT_DIR}/.gkd-slurm-${SLURM_JOB_ID}.token
 GKD_RAY_FOLDER="/tmp/gkd-${SLURM_JOB_ID}-$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')"
 export GKD_RAY_FOLDER
 export GKD_RAY_OPTIONS="--temp-dir=${GKD_RAY_FOLDER} --num-cpus=${cpus} --object-store-memory=500000000 --min-worker-port=0
-  --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats"
+  --max-worker-port=0 --dashboard-agent-listen-port=0 --include-log-monitor=false --disable-usage-stats"
 
 mapfile -t nodes < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
 head="${nodes[0]}" last="${nodes[-1]}"
-steps=() command_pid="" stopped="" interrupted="" again=""
+steps=() command_pid="" stopped="" again=""
 
 say() {
   echo "slurm.sh $(date +%T): $*" >&2
@@ -80,14 +80,14 @@ clean_up() {
 # shellcheck disable=SC2317,SC2329
 cancelled() {  # Slurm has told the command as well
   say "asked to stop"
-  stopped=yes interrupted=yes
+  stopped=yes
 }
 
 # shellcheck disable=SC2317,SC2329
 time_is_up() {  # Slurm tells this script alone; the command is ended the way Ctrl-C does it
   say "time is up in a few minutes"
   [[ "${GKD_REQUEUE:-}" != 1 ]] || again=yes
-  stopped=yes interrupted=yes
+  stopped=yes
   [[ -z "${command_pid}" ]] || kill -TERM "${command_pid}" 2>/dev/null || true
 }
 
@@ -119,9 +119,10 @@ with_ray='run_ray() {
   ray start --block "$@" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" ${GKD_RAY_OPTIONS} &
   ray=$!
   [[ -z "${stop}" ]] || kill "${ray}"  # the signal came before there was a Ray
-  while kill -0 "${ray}" 2>/dev/null; do wait "${ray}"; status=$?; done  # a signal ends the wait, not yet Ray
+  while kill -0 "${ray}" 2>/dev/null; do sleep 1; done
+  wait "${ray}"; status=$?
   rm -rf "${GKD_RAY_FOLDER}"
-  exit "${status:-1}"
+  exit "${status}"
 }
 '
 # shellcheck disable=SC2016
@@ -170,10 +171,8 @@ wait_for_nodes "${#nodes[@]}"
 say "${#nodes[@]} nodes; running: $*"
 "$@" &
 command_pid="$!"
-while :; do
-  interrupted="" status=0
-  wait "${command_pid}" || status=$?
-  [[ -n "${interrupted}" ]] || break  # a signal ends the wait before the command
-done
+while kill -0 "${command_pid}" 2>/dev/null; do sleep 1 || true; done  # not wait: bash can miss an end beside a signal, and wait on
+status=0
+wait "${command_pid}" || status=$?
 say "the command ended with ${status}"
 exit "${status}"

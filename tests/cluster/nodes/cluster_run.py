@@ -179,7 +179,8 @@ class ClusterRun:
         self.wait_for(f"Ray says that {lost} is dead", lambda state: not state["nodes"][lost], 120)
 
         def back(state: dict[str, Any]) -> bool:
-            return len(state["workers"]) == 2 and lost not in state["workers"] and len(state["running"]) > 0
+            again = max(state["groups"].values(), default=0) == 2  # a new process counts once its torch is loaded
+            return again and len(state["workers"]) == 2 and lost not in state["workers"]
 
         state = self.wait_for("every group is up again", back, 300)
         starts = ", ".join(f"{group} {count}" for group, count in sorted(state["groups"].items()))
