@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,21 +41,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artefacts", nargs="+", type=int, default=[1_000, 10_000, 100_000])
     options = parser.parse_args()
-    print(
-        "| artefacts | publishing one, ms | all keys, s | `store list`, s | `store list --json`, s |\n|---:|---:|---:|---:|---:|"
-    )
+    print("| artefacts | publishing one, ms | all keys, s | `store list`, s | `store list --json`, s |")
+    print("|---:|---:|---:|---:|---:|")
     with TemporaryDirectory(prefix="gkd_listing_") as folder:
         store, there = LocalStore(Path(folder)), 0
+        command = [sys.executable, "-m", "gkd_bench.cli", "store", "list", "--store", folder]
+        run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
         for wanted in sorted(options.artefacts):
-            filling = seconds(lambda begin=there, end=wanted: fill(store, begin, end))  # type: ignore[misc]
-            published_ms, there = 1000 * filling / (wanted - there), wanted
-            keys = seconds(lambda: published(store))
-            command = [sys.executable, "-m", "gkd_bench.cli", "store", "list", "--store", folder]
-            shown = [
-                seconds(lambda c=c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL))
-                for c in (command, [*command, "--json"])
-            ]  # type: ignore[misc]
-            print(f"| {there} | {published_ms:.2f} | {keys:.2f} | {shown[0]:.2f} | {shown[1]:.2f} |", flush=True)
+            filling = 1000 * seconds(partial(fill, store, there, wanted)) / (wanted - there)
+            there = wanted
+            keys, table, lines = map(
+                seconds, (partial(published, store), partial(run, command), partial(run, [*command, "--json"]))
+            )
+            print(f"| {there} | {filling:.2f} | {keys:.2f} | {table:.2f} | {lines:.2f} |", flush=True)
     return 0
 
 

@@ -12,7 +12,8 @@ and Tune take outside of this package's callbacks; and the rest, the driver's ow
 those on Ray share one session with one worker group. ``--keep`` names a file of measured rows, which are not measured again.
 
 Targets, at 1,000 trials: at most 20 ms of the driver's own time per trial, and of the driver's and Optuna's together in random
-search; at most 30 KB of memory per trial over the second half of a search (a hundred epochs and two stages are about that). Ends with code 1 when one of them is missed.
+search; at most 30 KB of memory per trial over the second half of a search (a hundred epochs and two stages are about that).
+Ends with code 1 when one of them is missed.
 """
 
 from __future__ import annotations

@@ -148,13 +148,14 @@ def trained(sweep: Sweep, store: Store, domains: Domains, console: Console) -> S
         console.print("Everything is in the store already: nothing to train.")
         write_needed(store, sweep.name, conductor.wanted(), ended=True)
         return result
-    changes = changes_since(store, sweep.name, conductor.wanted(), store.has)
+    wanted = conductor.wanted()
+    changes = changes_since(store, sweep.name, wanted, store.has)
     for line in [*(["Computed again, since it changed:"] if changes else []), *changes]:
         console.print(f"  {line}" if line in changes else line, highlight=False, soft_wrap=True)
-    if other := other_packages(store, conductor.wanted(), store.has):
+    if other := other_packages(store, wanted, store.has):
         advice = "what is in the store stays as it is; for results of one set of packages use another store"
         console.print(f"[yellow]other packages[/yellow] {escape(other)}: {advice}", highlight=False, soft_wrap=True)
-    write_needed(store, sweep.name, conductor.wanted())
+    write_needed(store, sweep.name, wanted)
     from gkd_bench.cluster.launch import open_engine
     from gkd_bench.cluster.progress import LiveView
     from gkd_bench.cluster.ray_engine import Places

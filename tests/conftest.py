@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from .s3_server import Service, serving
 Offer = Callable[..., str]
 
 
+@functools.cache
 def with_ray(path: str) -> bool:
     """Whether a file of tests starts Ray."""
     return "pytest.mark.ray" in (Path(__file__).parents[1] / path).read_text(encoding="utf-8")

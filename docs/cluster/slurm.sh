@@ -119,10 +119,9 @@ with_ray='run_ray() {
   ray start --block "$@" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" ${GKD_RAY_OPTIONS} &
   ray=$!
   [[ -z "${stop}" ]] || kill "${ray}"  # the signal came before there was a Ray
-  while kill -0 "${ray}" 2>/dev/null; do sleep 1; done
-  wait "${ray}"; status=$?
+  while kill -0 "${ray}" 2>/dev/null; do wait "${ray}"; status=$?; done  # a signal ends the wait, not yet Ray
   rm -rf "${GKD_RAY_FOLDER}"
-  exit "${status}"
+  exit "${status:-1}"
 }
 '
 # shellcheck disable=SC2016

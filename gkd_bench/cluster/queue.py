@@ -235,12 +235,9 @@ class StageQueue:
         if not self._wanted(item):
             self._settle(item, Outcome("stopped"))
         elif item.attempts > self._max_failures:
-            why = item.blamed or "out of memory, or killed; see the workers' logs"
+            why, memory = item.blamed or "out of memory, or killed; see the workers' logs", not item.blamed
             cause = f"its worker group died {item.attempts} times ({why})"
-            memory = not item.blamed
-            self._settle(
-                item, StageFailure(item.node.key, str(item.node), cause, attempts=item.attempts, memory=memory)
-            )
+            self._settle(item, StageFailure(item.node.key, str(item.node), cause, item.attempts, memory=memory))
         else:
             self._requeue(item)
 

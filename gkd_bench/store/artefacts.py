@@ -293,11 +293,7 @@ class LocalStore(Store):
 
     def read_file(self, key: str, name: str) -> bytes | None:
         """Unverified bytes of one file of an artefact; None when it is missing."""
-        with disk_errors(self.root):
-            try:
-                return (self._folder(key) / name).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        return self.blobs.read(f"{_folder(key)}/{name}")
 
     def log(self, name: str) -> Log:
         """``<root>/<name>.jsonl``, one record a line; any number of processes of one machine may append."""

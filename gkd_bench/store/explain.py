@@ -229,9 +229,10 @@ def changes_since(store: Store, sweep: str, nodes: Iterable[StageNode], has: Cal
 def other_packages(store: Store, nodes: Iterable[StageNode], has: Callable[[str], bool]) -> str:
     """Which packages are not those that made the first of the stages in the store, in one line; empty when all are the same.
 
-    One artefact is opened. Packages are no part of a key, so what they made is not made again.
+    One artefact is opened, and only stages that build on nothing are looked up: where one is that builds on them, they are
+    there as well. Packages are no part of a key, so what they made is not made again.
     """
-    there = next((node for node in nodes if has(node.key)), None)
+    there = next((node for node in nodes if not node.inputs and has(node.key)), None)
     if there is None:
         return ""
     try:

@@ -174,9 +174,8 @@ def test_a_lost_device_is_no_failure_of_the_stage(broker: Local, store: LocalSto
     with pytest.raises(StageError):
         run(broker, store, node(), lost)
     cause = "StageError: teacher: AcceleratorError: CUDA error: device lost"
-    assert broker.calls == [
-        ("blame", ("g", node().key, cause))
-    ]  # the group dies, and the queue gives the stage out again
+    # The group dies, and the queue gives the stage out again.
+    assert broker.calls == [("blame", ("g", node().key, cause))]
     assert is_lost_device(lost) and not is_out_of_memory(lost)
 
 

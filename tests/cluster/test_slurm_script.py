@@ -97,7 +97,7 @@ class Job:
                     found.append(int(process.name))
         return found
 
-    def soon_idle(self, seconds: float = 120.0) -> bool:
+    def soon_idle(self, seconds: float = 30.0) -> bool:
         """Whether nothing of it runs any more. Ray's agents end by themselves, seconds after the node they served."""
         deadline = time.monotonic() + seconds
         while self.processes():
