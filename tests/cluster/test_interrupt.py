@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a study on Ray, for which Ray has a handler of its own, and the same command again."""
+"""Ctrl-C, or SIGTERM, for which Ray has a handler of its own, in the middle of a study on Ray, and the same command again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SWEEP = """
 import sys
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children without
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the main job does
 from pathlib import Path
 from fake_stages import artefact, final_values, history, node
@@ -51,14 +52,15 @@ def start(store: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
-def test_a_stop_ends_soon_keeps_the_checkpoint_and_the_next_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_soon_keeps_the_checkpoint_and_the_next_run_goes_on(tmp_path: Path, number: int) -> None:
     first = node(epochs=4, seconds=0.75, value=0.5)
     checkpoint = tmp_path / f"{first.key}.checkpoint"
     sweep = start(tmp_path)
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and sweep.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
-    sweep.send_signal(signal.SIGTERM)
+    sweep.send_signal(number)
     assert sweep.wait(60) == 3, (tmp_path / "log").read_text()
     assert 1 <= int(checkpoint.read_text()) < 4
     assert start(tmp_path).wait(120) == 0, (tmp_path / "log").read_text()
